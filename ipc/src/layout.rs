@@ -1,0 +1,49 @@
+//! Where things are on disk: the names that supervisor and shim must agree on.
+//!
+//! ```text
+//! ROOT/containers/<id>/       config.json  exit  teardown  lock  log log.1 ...  upper/ work/ init/ stage/
+//! ROOT/trash/                 what is to be deleted is renamed here first
+//! RUN_ROOT/containers/<id>/   shim.sock  journal  stdin stdout stderr  mnt/
+//! ```
+
+/// File in a container's state directory: what was asked for (JSON, written by the supervisor).
+pub const CONFIG: &str = "config.json";
+/// File in a container's state directory: the exit record (one frame, written by the shim).
+pub const EXIT: &str = "exit";
+/// File in a container's state directory: the teardown report (one frame, written by the shim).
+pub const TEARDOWN: &str = "teardown";
+/// File in a container's state directory: its exclusive flock is held by the living shim, for its whole life.
+pub const LOCK: &str = "lock";
+/// File in a container's state directory: the current log; older ones are `log.1`, `log.2`, ...
+pub const LOG: &str = "log";
+/// Directory in a container's state directory: the write layer.
+pub const WRITE_LAYER: &str = "upper";
+/// Directory in a container's state directory: overlayfs' work directory of the write layer.
+pub const WORK: &str = "work";
+/// Directory in a container's state directory: the container-init layer.
+pub const INIT_LAYER: &str = "init";
+/// Directory in a container's state directory: overlayfs' work directory while the init layer is made.
+pub const STAGE: &str = "stage";
+
+/// File in a container's run directory: the shim's socket.
+pub const SHIM_SOCKET: &str = "shim.sock";
+/// File in a container's run directory: the undo journal.
+pub const JOURNAL: &str = "journal";
+/// Directory in a container's run directory: the mountpoint of its root file system, in the shim's mount namespace.
+pub const MOUNTPOINT: &str = "mnt";
+/// FIFO in a container's run directory: standard input of the program.
+pub const STDIN: &str = "stdin";
+/// FIFO in a container's run directory: standard output of the program.
+pub const STDOUT: &str = "stdout";
+/// FIFO in a container's run directory: standard error of the program.
+pub const STDERR: &str = "stderr";
+
+/// Directory below both roots that holds one directory for each container.
+pub const CONTAINERS: &str = "containers";
+/// Directory below the state root where things go to be deleted.
+pub const TRASH: &str = "trash";
+/// File in the run root: the supervisor's socket.
+pub const SUPERVISOR_SOCKET: &str = "mysup.sock";
+
+/// The directory that holds all containers' cgroups, below each hierarchy's root.
+pub const CGROUP_PARENT: &str = "mysup";

@@ -1,0 +1,44 @@
+//! The contract between the three processes of mysup.
+//!
+//! Both sides depend on this crate and not on each other. It holds wire types, records and framing, no policy
+//! and no knowledge of how either side works. It knows no async runtime.
+//!
+//! ```text
+//!  client  ── Request ─▶ supervisor         one request at a time, descriptors ride with it  (api.rs)
+//!          ◀─ Response ─
+//!
+//!  supervisor ─ ToShim ─▶ shim              fd 0 of the shim, later any connection to shim.sock  (shim.rs)
+//!             ◀ FromShim ─
+//!
+//!  client  ── ToShim ──▶ shim               fd 1 of the shim (`run`) or a connection to shim.sock;
+//!          ◀─ FromShim ─                    the terminal does not pass through the supervisor
+//! ```
+//!
+//! Who says what to whom, in order, on the control connection:
+//!
+//! | supervisor | shim | means |
+//! |---|---|---|
+//! | `Plan` | | everything the shim needs to make the container |
+//! | | `Created` + pidfd | the init exists and waits before exec |
+//! | | `Started` or `Failed` | the program runs, or why not |
+//! | `Stop`, `Signal` | | at any time while it runs |
+//! | | `Exited` | after the record is durable |
+//! | | `Step`... | each teardown step when it ended |
+//! | | `TornDown` or `Leftover` | the last word; after `Leftover` the shim tries again by itself |
+//! | `RetryTeardown` | | try now |
+
+pub mod api;
+pub mod blocking;
+pub mod codec;
+pub mod container;
+pub mod error;
+pub mod exit;
+pub mod fds;
+pub mod frame;
+pub mod id;
+pub mod layout;
+pub mod log;
+pub mod plan;
+pub mod record;
+pub mod shim;
+pub mod teardown;
