@@ -3,10 +3,16 @@
 //! temporary file, fsync, rename, fsync of the directory (rename(2) alone may leave an empty file after a power cut).
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::fd::BorrowedFd,
     path::Path,
+};
+
+use nix::{
+    fcntl::{self, OFlag},
+    sys::stat::Mode,
+    unistd,
 };
 
 use crate::{
@@ -56,16 +62,24 @@ pub enum ReadError {
 ///
 /// # Errors
 /// Any error of the file system; the old file is then still there, and at most `name.tmp` was left beside it.
-pub fn replace(directory: &Path, name: &str, bytes: &[u8], durability: Durability) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.tmp"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+pub fn replace(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    bytes: &[u8],
+    durability: Durability,
+) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let mut file = File::from(fcntl::openat(directory, temporary.as_str(), flags, mode)?);
     file.write_all(bytes)?;
     if durability == Durability::Durable {
         file.sync_all()?;
     }
-    fs::rename(&temporary, directory.join(name))?;
+    fcntl::renameat(directory, temporary.as_str(), directory, name)?;
     if durability == Durability::Durable {
-        File::open(directory)?.sync_all()?;
+        unistd::fsync(directory)?;
     }
     Ok(())
 }
@@ -75,7 +89,7 @@ pub fn replace(directory: &Path, name: &str, bytes: &[u8], durability: Durabilit
 /// # Errors
 /// As [`replace`]; a message over the frame bound is `InvalidData`.
 pub fn write<M: Message>(
-    directory: &Path,
+    directory: BorrowedFd<'_>,
     name: &str,
     message: &M,
     durability: Durability,

@@ -1,0 +1,254 @@
+//! All who are connected to the shim, and what each is told.
+
+use std::os::{
+    fd::OwnedFd,
+    unix::net::{UnixListener, UnixStream},
+};
+
+use mysup_ipc::{
+    blocking::Connection,
+    exit::ExitReport,
+    layout,
+    shim::{FromShim, Role, ShimReport, Stream, ToShim},
+    teardown::TeardownReport,
+};
+use nix::libc::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::{
+    error::{Call, SysError},
+    event_loop::{Event, Watch},
+    peer::{Peer, PeerRole},
+};
+
+/// The connections of one shim.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    peers: Vec<Peer>,
+    listener: Option<UnixListener>,
+    /// Written by the handlers of SIGTERM, SIGINT and SIGHUP.
+    signals: UnixStream,
+    state: ShimReport,
+}
+
+impl Hub {
+    /// With the supervisor that started this shim.
+    pub(crate) fn new(control: Connection) -> Result<Self, SysError> {
+        let control = control.socket().try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
+        let supervisor = Peer::new(control, PeerRole::Supervisor).call(|| "fcntl(O_NONBLOCK)")?;
+        let (signals, handler_end) = UnixStream::pair().call(|| "socketpair()")?;
+        signals.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            let end = handler_end.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
+            signal_hook::low_level::pipe::register(signal, end).call(|| "sigaction()")?;
+        }
+        let state =
+            ShimReport { init_pid: None, started_at: None, exit: None, stopping: false, leftover: None };
+        Ok(Self { peers: vec![supervisor], listener: None, signals, state })
+    }
+
+    /// One more.
+    pub(crate) fn add(&mut self, peer: Peer) {
+        self.peers.push(peer);
+    }
+
+    /// Accepts connections from now on.
+    pub(crate) fn listen(&mut self, listener: &UnixListener) -> Result<(), SysError> {
+        self.listener = Some(listener.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
+        Ok(())
+    }
+
+    /// Accepts connections at the place of a dead shim; one that cannot only misses those who connect later.
+    pub(crate) fn listen_again(&mut self, run: &OwnedFd) {
+        let unlinked = rustix::fs::unlinkat(run, layout::SHIM_SOCKET, rustix::fs::AtFlags::empty());
+        let bound = rustix::process::fchdir(run)
+            .map_err(std::io::Error::from)
+            .and_then(|()| UnixListener::bind(layout::SHIM_SOCKET))
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+        match bound {
+            Ok(listener) => self.listener = Some(listener),
+            Err(error) => tracing::warn!(%error, ?unlinked, "shim.sock cannot be bound again, continuing"),
+        }
+        // The run directory is to be removed; fails only if / is gone.
+        let _ = rustix::process::chdir("/");
+    }
+
+    /// Adds everything that may speak to a turn of the event loop.
+    pub(crate) fn watch<'a>(&'a self, watch: &mut Watch<'a>, deaf: impl Fn(&Peer) -> bool) {
+        watch.signals(&self.signals);
+        if let Some(listener) = &self.listener {
+            watch.listener(listener);
+        }
+        watch.peers(&self.peers, deaf);
+    }
+
+    /// Handles what concerns connections only, and gives the messages that ask for something.
+    pub(crate) fn handle(&mut self, event: Event, init: Option<&OwnedFd>) -> Vec<(usize, ToShim)> {
+        match event {
+            Event::Connecting => self.accept(),
+            Event::PeerRoom(index) => self.peers[index].flush(),
+            Event::PeerSpoke(index) => return self.listen_to(index, init),
+            Event::Signal | Event::InitEnded | Event::Output(_) | Event::InputRoom => {}
+        }
+        Vec::new()
+    }
+
+    /// Forgets who left. Indexes of earlier events are void after this.
+    pub(crate) fn forget_closed(&mut self) {
+        self.peers.retain(|peer| !peer.is_closed());
+    }
+
+    /// Whether a signal came for the shim, which is a wish to stop.
+    pub(crate) fn take_signal(&self) -> bool {
+        let mut buffer = [0; 64];
+        let mut came = false;
+        while rustix::io::read(&self.signals, &mut buffer).is_ok_and(|count| count > 0) {
+            came = true;
+        }
+        came
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        match listener.accept().and_then(|(socket, _)| Peer::new(socket, PeerRole::Unknown)) {
+            Ok(peer) => self.peers.push(peer),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
+        }
+    }
+
+    fn listen_to(&mut self, index: usize, init: Option<&OwnedFd>) -> Vec<(usize, ToShim)> {
+        let mut asked = Vec::new();
+        while let Some(message) = self.peers[index].receive() {
+            match (self.peers[index].role, &message) {
+                (PeerRole::Unknown, ToShim::Hello(role)) => self.greet(index, *role, init),
+                (PeerRole::Supervisor, ToShim::Stop { .. } | ToShim::Signal(_) | ToShim::RetryTeardown)
+                | (PeerRole::Attached(_), ToShim::Signal(_) | ToShim::Resize(_)) => {
+                    asked.push((index, message))
+                }
+                (PeerRole::Attached(plan), ToShim::Stdin(_) | ToShim::StdinEnd) if plan.stdin => {
+                    asked.push((index, message));
+                }
+                _ => self.peers[index].refuse(&message),
+            }
+        }
+        asked
+    }
+
+    fn greet(&mut self, index: usize, role: Role, init: Option<&OwnedFd>) {
+        let state = self.state.clone();
+        let peer = &mut self.peers[index];
+        match role {
+            Role::Supervisor => {
+                peer.role = PeerRole::Supervisor;
+                let pidfd = init.and_then(|pidfd| pidfd.try_clone().ok());
+                peer.send_with(&FromShim::Report(state), pidfd);
+            }
+            Role::Attach(plan) => {
+                peer.role = PeerRole::Attached(plan);
+                if let Some(at) = state.started_at {
+                    peer.send(&FromShim::Started { at });
+                }
+                if let Some(report) = state.exit {
+                    peer.send(&FromShim::Exited(report));
+                }
+            }
+            Role::LogFollower => {
+                peer.role = PeerRole::LogFollower;
+                // What was written before it asked.
+                peer.send(&FromShim::LogGrew);
+            }
+        }
+    }
+
+    /// Tells supervisors and attached clients.
+    pub(crate) fn tell(&mut self, message: &FromShim) {
+        for peer in &mut self.peers {
+            match peer.role {
+                PeerRole::Supervisor | PeerRole::Attached(_) => peer.send(message),
+                PeerRole::Unknown | PeerRole::LogFollower => {}
+            }
+        }
+    }
+
+    /// Tells supervisors only, with the init's pidfd.
+    pub(crate) fn tell_supervisor(&mut self, message: &FromShim, descriptor: Option<OwnedFd>) {
+        if let FromShim::Created { init_pid } = message {
+            self.state.init_pid = Some(*init_pid);
+        }
+        for peer in self.peers.iter_mut().filter(|peer| peer.role == PeerRole::Supervisor) {
+            let descriptor = descriptor.as_ref().and_then(|fd| fd.try_clone().ok());
+            peer.send_with(message, descriptor);
+        }
+    }
+
+    /// The program runs.
+    pub(crate) fn started(&mut self, at: u64) {
+        self.state.started_at = Some(at);
+        self.tell(&FromShim::Started { at });
+    }
+
+    /// A stop is under way.
+    pub(crate) fn stopping(&mut self) {
+        self.state.stopping = true;
+    }
+
+    /// The program ended.
+    pub(crate) fn exited(&mut self, report: &ExitReport) {
+        self.state.init_pid = None;
+        self.state.exit = Some(report.clone());
+        if report.started_at.is_some() {
+            self.tell(&FromShim::Exited(report.clone()));
+        }
+    }
+
+    /// Something is left.
+    pub(crate) fn leftover(&mut self, report: &TeardownReport) {
+        self.state.leftover = Some(report.clone());
+        self.tell(&FromShim::Leftover(report.clone()));
+    }
+
+    /// Nothing is left. Nobody can connect any more.
+    pub(crate) fn torn_down(&mut self, report: &TeardownReport) {
+        self.listener = None;
+        self.tell(&FromShim::TornDown(report.clone()));
+        // Followers of the log read on until this closes.
+        self.peers.retain(|peer| match peer.role {
+            PeerRole::Supervisor | PeerRole::Attached(_) => true,
+            PeerRole::Unknown | PeerRole::LogFollower => false,
+        });
+    }
+
+    /// What the program wrote, to those who are attached; a tick to those who follow the log.
+    pub(crate) fn output(&mut self, stream: Stream, bytes: &[u8]) {
+        for peer in &mut self.peers {
+            match peer.role {
+                PeerRole::Attached(_) => {
+                    peer.send(&FromShim::Output { stream, bytes: bytes.to_vec() });
+                }
+                // One tick in the queue says as much as ten.
+                PeerRole::LogFollower if !peer.has_queue() => peer.send(&FromShim::LogGrew),
+                PeerRole::LogFollower | PeerRole::Unknown | PeerRole::Supervisor => {}
+            }
+        }
+    }
+
+    /// Whether an attached client takes output slower than it comes.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.peers.iter().any(|peer| matches!(peer.role, PeerRole::Attached(_)) && peer.is_full())
+    }
+
+    /// Whether somebody attached gives input.
+    pub(crate) fn has_input_source(&self) -> bool {
+        self.peers.iter().any(|peer| matches!(peer.role, PeerRole::Attached(plan) if plan.stdin))
+    }
+
+    /// Whether an attached client has not got everything yet.
+    pub(crate) fn has_unsent_output(&self) -> bool {
+        self.peers.iter().any(|peer| matches!(peer.role, PeerRole::Attached(_)) && peer.has_queue())
+    }
+
+    /// Whether a supervisor has not got everything yet.
+    pub(crate) fn has_unsent_reports(&self) -> bool {
+        self.peers.iter().any(|peer| peer.role == PeerRole::Supervisor && peer.has_queue())
+    }
+}

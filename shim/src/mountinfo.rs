@@ -1,0 +1,170 @@
+//! /proc/<pid>/mountinfo, proc_pid_mountinfo(5): the mounts of a namespace, and where a path really is.
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+
+use crate::error::{Call, SysError};
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// Unique while it exists, on the whole machine.
+    pub(crate) id: u64,
+    /// The mount it is mounted on.
+    pub(crate) parent: u64,
+    /// `major:minor` of its file system.
+    pub(crate) device: String,
+    /// Path within the file system that is its root.
+    pub(crate) root: String,
+    /// Where it is, relative to the reader's root.
+    pub(crate) point: String,
+    /// File system type.
+    pub(crate) kind: String,
+    /// Options of the file system.
+    pub(crate) super_options: String,
+}
+
+/// The mounts of the process that `process` (a directory of proc) is of.
+pub(crate) fn read_at(process: BorrowedFd<'_>, pid: &str) -> Result<Vec<Mount>, SysError> {
+    let name = format!("{pid}/mountinfo");
+    let file = rustix::fs::openat(process, &*name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("openat(\"/proc/{name}\")"))?;
+    let mut text = Vec::new();
+    fs::File::from(file).read_to_end(&mut text).call(|| format!("read(\"/proc/{name}\")"))?;
+    Ok(parse(&text))
+}
+
+/// The mounts of this process' namespace.
+pub(crate) fn read() -> Result<Vec<Mount>, SysError> {
+    let text = fs::read("/proc/self/mountinfo").call(|| "read(\"/proc/self/mountinfo\")")?;
+    Ok(parse(&text))
+}
+
+fn parse(text: &[u8]) -> Vec<Mount> {
+    // Paths that are not UTF-8 cannot be ours; a lossy text of them only has to be different from ours.
+    String::from_utf8_lossy(text).lines().filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &str) -> Option<Mount> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ');
+    let id = fields.next()?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let device = fields.next()?.to_owned();
+    let root = unescape(fields.next()?);
+    let point = unescape(fields.next()?);
+    let mut fields = after.split(' ');
+    let kind = fields.next()?.to_owned();
+    let super_options = fields.nth(1).map(unescape).unwrap_or_default();
+    Some(Mount { id, parent, device, root, point, kind, super_options })
+}
+
+/// The kernel writes space, tab, newline and backslash as `\ooo`.
+fn unescape(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The id of the mount that an open descriptor is on.
+pub(crate) fn id_of(fd: BorrowedFd<'_>) -> Result<u64, SysError> {
+    id_at(fd, "", AtFlags::EMPTY_PATH)
+}
+
+/// The id of the mount that a path is on (the topmost one there).
+pub(crate) fn id_at(directory: BorrowedFd<'_>, path: &str, flags: AtFlags) -> Result<u64, SysError> {
+    let flags = flags | AtFlags::NO_AUTOMOUNT;
+    let status = rustix::fs::statx(directory, path, flags, StatxFlags::MNT_ID)
+        .call(|| format!("statx(\"{path}\", STATX_MNT_ID)"))?;
+    Ok(status.stx_mnt_id)
+}
+
+/// Where something is: the same for all names that lead to it, through links, binds and other mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// `major:minor` of its file system.
+    device: String,
+    /// Path within that file system.
+    inner: PathBuf,
+    /// Path as this namespace sees it.
+    outer: PathBuf,
+}
+
+impl Location {
+    /// Of an open descriptor, by the mount it is on.
+    pub(crate) fn of(fd: BorrowedFd<'_>, mounts: &[Mount]) -> Result<Self, SysError> {
+        let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+        let outer = fs::read_link(&link).call(|| format!("readlink(\"{link}\")"))?;
+        let id = id_of(fd)?;
+        let mount = mounts.iter().find(|mount| mount.id == id).ok_or_else(|| {
+            let message = format!("mount {id} is not in this namespace");
+            SysError::new("find a mount", io::Error::other(message))
+        })?;
+        let below = outer.strip_prefix(&mount.point).unwrap_or(Path::new(""));
+        Ok(Self { device: mount.device.clone(), inner: Path::new(&mount.root).join(below), outer })
+    }
+
+    /// Whether `other` is this, or inside it.
+    pub(crate) fn contains(&self, other: &Location) -> bool {
+        (self.device == other.device && other.inner.starts_with(&self.inner))
+            || other.outer.starts_with(&self.outer)
+    }
+
+    /// Whether one is the other, or is inside it.
+    pub(crate) fn overlaps(&self, other: &Location) -> bool {
+        self.contains(other) || other.contains(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_optional_fields_and_escapes() {
+        let line = "36 35 98:0 /a\\040b /mnt/x\\134y rw,noatime master:1 shared:2 - ext4 /dev/root rw,upperdir=/q\\054";
+        let mount = parse_line(line).expect("valid");
+        assert_eq!(mount.id, 36);
+        assert_eq!(mount.root, "/a b");
+        assert_eq!(mount.point, "/mnt/x\\y");
+        assert_eq!(mount.kind, "ext4");
+        assert_eq!(mount.super_options, "rw,upperdir=/q,");
+    }
+
+    #[test]
+    fn locations_overlap_through_binds() {
+        let at = |device: &str, inner: &str, outer: &str| Location {
+            device: device.into(),
+            inner: inner.into(),
+            outer: outer.into(),
+        };
+        let own = at("8:1", "/var/lib/mysup", "/var/lib/mysup");
+        assert!(own.overlaps(&at("8:1", "/var/lib/mysup/containers/x", "/elsewhere")));
+        assert!(own.overlaps(&at("8:9", "/", "/var/lib")));
+        assert!(own.overlaps(&at("8:1", "/", "/")));
+        assert!(!own.overlaps(&at("8:1", "/var/lib/mysup2", "/var/lib/mysup2")));
+        assert!(!own.overlaps(&at("8:2", "/var/lib/mysup", "/data")));
+    }
+}

@@ -1,0 +1,125 @@
+//! From a plan to an init that waits: every part of a container, in the order in which it can be undone.
+
+use std::os::{
+    fd::{AsFd, OwnedFd},
+    unix::net::UnixListener,
+};
+
+use mysup_ipc::{layout, plan::ContainerPlan, teardown::JournalEntry};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{
+    cgroup::{self, Cgroups},
+    error::{Call, StartError, Step, SysError},
+    init::{self, Held, Prepared},
+    mountinfo,
+    namespace::{self, HostNamespace},
+    rootfs::{self, DetachedRoot, HostDevices, Sources},
+    stdio::Stdio,
+    teardown::{boot_id, journal::Journal},
+    user,
+};
+
+/// The lock that says this container's shim lives. Held until the process ends, whatever way that is.
+#[derive(Debug)]
+pub(crate) struct LifeLock(OwnedFd);
+
+impl LifeLock {
+    /// Takes it; another holder is an error (`EWOULDBLOCK`): two shims must never work on one container.
+    pub(crate) fn take(state_dir: &str) -> Result<Self, SysError> {
+        let path = format!("{state_dir}/{}", layout::LOCK);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).call(|| format!("open(\"{path}\")"))?;
+        rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)
+            .call(|| format!("flock(\"{path}\", LOCK_EX|LOCK_NB)"))?;
+        Ok(Self(fd))
+    }
+}
+
+/// What a shim has of its container before any of it is made.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    /// The container's run directory.
+    pub(crate) run: OwnedFd,
+    /// Its state directory.
+    pub(crate) state: OwnedFd,
+    /// What is to be undone.
+    pub(crate) journal: Journal,
+    /// /proc of the host, which no path reaches from the private namespace.
+    pub(crate) proc: OwnedFd,
+    /// Where supervisors and clients connect.
+    pub(crate) listener: UnixListener,
+}
+
+impl Ground {
+    /// Opens the directories, begins the journal, and listens.
+    pub(crate) fn prepare(plan: &ContainerPlan) -> Result<Self, SysError> {
+        let run = rootfs::open_directory(&plan.run_dir)?;
+        let state = rootfs::open_directory(&plan.state_dir)?;
+        let proc = rootfs::open_directory("/proc")?;
+        let mut journal = Journal::create(run.as_fd())?;
+        journal.append(&JournalEntry::Begin { boot_id: boot_id(), lifetime: plan.lifetime })?;
+        let listener = listen(&run)?;
+        Ok(Self { run, state, journal, proc, listener })
+    }
+}
+
+/// Binds in the run directory by a relative path: an address holds 108 bytes, a path may be longer (unix(7)).
+fn listen(run: &OwnedFd) -> Result<UnixListener, SysError> {
+    rustix::process::fchdir(run).call(|| "fchdir(run directory)")?;
+    let listener = UnixListener::bind(layout::SHIM_SOCKET).call(|| "bind(\"shim.sock\")")?;
+    listener.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
+    rustix::process::chdir("/").call(|| "chdir(\"/\")")?;
+    Ok(listener)
+}
+
+/// A container whose init waits to be released.
+pub(crate) struct Made {
+    /// The init.
+    pub(crate) held: Held,
+    /// Its input and output.
+    pub(crate) stdio: Stdio,
+    /// Its cgroups.
+    pub(crate) cgroups: Cgroups,
+}
+
+/// Makes everything. After an error `host` tells whether the private namespace was entered already.
+pub(crate) fn make(
+    plan: &ContainerPlan,
+    ground: &mut Ground,
+    lock: &LifeLock,
+    host: &mut Option<HostNamespace>,
+) -> Result<Made, StartError> {
+    let mounts = mountinfo::read().step("read the mount table")?;
+    let volumes = Sources::new(plan, &mounts).step("look at mysup's own directories")?.open_all(plan)?;
+    let hierarchies = cgroup::find_hierarchies(&mounts);
+    let cgroups = Cgroups::create(plan, &hierarchies, &mut ground.journal)?;
+    let root = DetachedRoot::create(plan, &mut ground.journal)?;
+    let devices =
+        if plan.privileged { HostDevices::read().step("read /dev")? } else { HostDevices::default() };
+    let executable =
+        if plan.process.init { Some(init::sealed_executable().step("prepare --init")?) } else { None };
+    make_mountpoint(ground).step("make the mountpoint")?;
+    *host = Some(namespace::enter(&plan.run_dir).step("make a mount namespace")?);
+    let root = root.attach(plan, volumes, &devices)?;
+    let user = user::look_up(root.as_fd(), &plan.process.user)?;
+    let (stdio, ends) = Stdio::create(ground.run.as_fd(), &root, &plan.process, &user)
+        .step("make standard input and output")?;
+    let prepared = Prepared::new(plan, user, &cgroups, executable)?;
+    // Not open any more when the root is to be unmounted.
+    drop(root);
+    let held = prepared.spawn(plan, &cgroups, &ends, lock.0.as_fd())?;
+    Ok(Made { held, stdio, cgroups })
+}
+
+fn make_mountpoint(ground: &mut Ground) -> Result<(), SysError> {
+    ground.journal.append(&JournalEntry::Mountpoint)?;
+    match rustix::fs::mkdirat(&ground.run, layout::MOUNTPOINT, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        result => result.call(|| "mkdirat(\"mnt\")"),
+    }
+}

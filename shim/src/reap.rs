@@ -1,0 +1,32 @@
+//! The only place that waits for processes: two waiters lose exit codes.
+
+use std::os::fd::BorrowedFd;
+
+use mysup_ipc::exit::ExitStatus;
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
+
+use crate::error::{Call, SysError};
+
+/// The status of a child that its pidfd says has ended, or `None` if it has not.
+pub(crate) fn status_of(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, SysError> {
+    let status = rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+        .call(|| "waitid(P_PIDFD)")?;
+    Ok(status.as_ref().map(exit_status))
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(0);
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::Code(byte(code)),
+        (None, Some(signal)) => ExitStatus::Signal(byte(signal)),
+        // waitid(2) with WEXITED alone reports nothing else.
+        (None, None) => ExitStatus::Unknown,
+    }
+}
+
+/// For PID 1 of a container with `--init`: one child that has ended, orphans included.
+pub(crate) fn any_child() -> Option<(u32, ExitStatus)> {
+    let (pid, status) = rustix::process::wait(WaitOptions::NOHANG).ok()??;
+    let raw = i32::from_ne_bytes(status.as_raw().to_ne_bytes());
+    Some((u32::try_from(pid.as_raw_nonzero().get()).unwrap_or(0), ExitStatus::from_wait_status(raw)))
+}

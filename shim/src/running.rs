@@ -1,0 +1,283 @@
+//! The time between release and exit: output to log and clients, input to the program, signals, and the stop with its
+//! deadline, which the shim keeps by itself so that it survives the supervisor.
+
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use mysup_ipc::{
+    exit::ExitReport,
+    plan::{ContainerPlan, StopPlan},
+    shim::{Stream, ToShim},
+};
+
+use crate::{
+    cgroup::{self, Cgroups},
+    error::{Call, StartError, SysError},
+    event_loop::{Event, Watch},
+    hub::Hub,
+    init::Held,
+    prepare::{Ground, Made},
+    reap,
+    stdio::{READ_SIZE, Read, Stdio, log_file::LogFile},
+    sys::{process::send_signal, time::wall_clock},
+};
+
+/// Input that the program has not taken yet; beyond this its sources are not read.
+const INPUT_FULL: usize = 1 << 18;
+
+/// How long a terminal may take to give up its last bytes after the end of the program; they pass through a work queue of
+/// the kernel.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A container whose init exists.
+pub(crate) struct Running {
+    held: Held,
+    stdio: Stdio,
+    cgroups: Cgroups,
+    log: LogFile,
+    input: VecDeque<u8>,
+    input_ended: bool,
+    /// The client that came with `run -i` ends the input when it leaves.
+    input_follows_client: bool,
+    stop: StopPlan,
+    kill_at: Option<Instant>,
+    started_at: u64,
+    buffer: Vec<u8>,
+}
+
+impl Running {
+    /// Opens the log; nothing else is changed.
+    pub(crate) fn new(plan: &ContainerPlan, ground: &Ground, made: Made) -> Result<Self, SysError> {
+        let state = ground.state.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
+        Ok(Self {
+            held: made.held,
+            stdio: made.stdio,
+            cgroups: made.cgroups,
+            log: LogFile::open(state, plan.log)?,
+            input: VecDeque::new(),
+            input_ended: false,
+            input_follows_client: plan.attach.is_some_and(|attach| attach.stdin),
+            stop: plan.stop,
+            kill_at: None,
+            started_at: 0,
+            buffer: vec![0; READ_SIZE],
+        })
+    }
+
+    /// The init's pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.held.pid
+    }
+
+    /// When the program was started, nanoseconds since 1970.
+    pub(crate) fn started_at(&self) -> u64 {
+        self.started_at
+    }
+
+    /// A descriptor of the init for somebody else.
+    pub(crate) fn clone_pidfd(&self) -> Result<OwnedFd, SysError> {
+        self.held.pidfd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")
+    }
+
+    /// Lets the program start.
+    pub(crate) fn release(&mut self) -> Result<(), StartError> {
+        self.started_at = wall_clock();
+        self.held.release()
+    }
+
+    /// Serves the container until its init has ended and all its output is in the log.
+    pub(crate) fn until_exit(mut self, hub: &mut Hub) -> Result<ExitReport, SysError> {
+        loop {
+            for event in self.wait(hub)? {
+                if event == Event::InitEnded {
+                    if let Some(report) = self.reap()? {
+                        self.drain(hub);
+                        return Ok(report);
+                    }
+                } else {
+                    self.handle(event, hub);
+                }
+            }
+            hub.forget_closed();
+            self.follow_input_source(hub);
+            self.keep_deadline();
+        }
+    }
+
+    fn wait(&self, hub: &Hub) -> Result<Vec<Event>, SysError> {
+        let mut watch = Watch::default();
+        let input_full = self.input.len() >= INPUT_FULL;
+        hub.watch(&mut watch, |peer| input_full && matches!(peer.role, crate::peer::PeerRole::Attached(_)));
+        if !hub.is_congested() {
+            for (stream, fd) in self.stdio.outputs() {
+                watch.output(stream, fd);
+            }
+        }
+        if let Some(input) = self.stdio.input().filter(|_| !self.input.is_empty()) {
+            watch.input(input);
+        }
+        // Last: what was written before the end is handled before it.
+        watch.init(self.held.pidfd.as_fd());
+        watch.until(self.kill_at);
+        watch.wait()
+    }
+
+    fn handle(&mut self, event: Event, hub: &mut Hub) {
+        match event {
+            Event::Output(stream) => {
+                self.pass_output(stream, hub);
+            }
+            Event::InputRoom => self.pass_input(),
+            Event::Signal => {
+                // Somebody wants all of this to end: the machine is going down, or an operator kills by name.
+                if hub.take_signal() {
+                    let StopPlan { signal, grace_ms } = self.stop;
+                    self.begin_stop(signal, grace_ms, hub);
+                }
+            }
+            Event::Connecting | Event::PeerSpoke(_) | Event::PeerRoom(_) => {
+                for (_, message) in hub.handle(event, Some(&self.held.pidfd)) {
+                    self.obey(message, hub);
+                }
+            }
+            Event::InitEnded => {}
+        }
+    }
+
+    fn obey(&mut self, message: ToShim, hub: &mut Hub) {
+        match message {
+            ToShim::Stop { signal, grace_ms } => self.begin_stop(signal, grace_ms, hub),
+            ToShim::Signal(signal) => self.signal(signal),
+            ToShim::Stdin(bytes) => {
+                if !self.input_ended {
+                    self.input.extend(bytes);
+                    self.pass_input();
+                }
+            }
+            ToShim::StdinEnd => {
+                self.input_ended = true;
+                self.pass_input();
+            }
+            ToShim::Resize(size) => {
+                if let Err(error) = self.stdio.resize(size) {
+                    tracing::warn!(error = crate::error::chain(&error), "the terminal keeps its size");
+                }
+            }
+            // Nothing to try again while it runs; the others are refused before they come here.
+            ToShim::RetryTeardown | ToShim::Plan(_) | ToShim::Teardown(_) | ToShim::Hello(_) => {}
+        }
+    }
+
+    fn signal(&self, signal: u8) {
+        if let Err(error) = send_signal(self.held.pidfd.as_fd(), signal) {
+            tracing::debug!(signal, %error, "a signal was not delivered");
+        }
+    }
+
+    fn begin_stop(&mut self, signal: u8, grace_ms: Option<u64>, hub: &mut Hub) {
+        hub.stopping();
+        self.signal(signal);
+        let end = grace_ms.and_then(|grace| Instant::now().checked_add(Duration::from_millis(grace)));
+        // An earlier end wins over one that was asked for before; nobody can prolong it.
+        self.kill_at = match (self.kill_at, end) {
+            (Some(old), Some(new)) => Some(old.min(new)),
+            (old, new) => old.or(new),
+        };
+    }
+
+    fn keep_deadline(&mut self) {
+        if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+            self.kill_at = None;
+            // The init first: its pid namespace takes everything with it. The cgroup takes who came from outside.
+            self.signal(u8::try_from(libc::SIGKILL).unwrap_or(9));
+            if let Err(error) = cgroup::kill_all(&self.cgroups.directories()) {
+                tracing::warn!(error = crate::error::chain(&error), "kill by cgroup");
+            }
+        }
+    }
+
+    fn follow_input_source(&mut self, hub: &Hub) {
+        if self.input_follows_client && !self.input_ended && !hub.has_input_source() {
+            self.input_ended = true;
+            self.pass_input();
+        }
+    }
+
+    /// Gives the program what it takes; closes when that was all.
+    fn pass_input(&mut self) {
+        while !self.input.is_empty() {
+            let Some(fd) = self.stdio.input() else {
+                self.input.clear();
+                break;
+            };
+            let (front, _) = self.input.as_slices();
+            match rustix::io::write(fd, front) {
+                Ok(count) => drop(self.input.drain(..count)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return,
+                // The program closed its input.
+                Err(_) => {
+                    self.input.clear();
+                    self.input_ended = true;
+                }
+            }
+        }
+        if self.input_ended {
+            self.stdio.close_input();
+        }
+    }
+
+    /// One read of the program's output, to the log and to who is attached.
+    fn pass_output(&mut self, stream: Stream, hub: &mut Hub) -> Read {
+        let read = self.stdio.read(stream, &mut self.buffer);
+        if let Read::Bytes(count) = read {
+            self.log.append(stream, &self.buffer[..count]);
+            hub.output(stream, &self.buffer[..count]);
+        }
+        read
+    }
+
+    fn reap(&mut self) -> Result<Option<ExitReport>, SysError> {
+        let Some(status) = reap::status_of(self.held.pidfd.as_fd())? else {
+            return Ok(None);
+        };
+        Ok(Some(ExitReport {
+            status,
+            oom_killed: self.cgroups.oom_killed(),
+            started_at: Some(self.started_at),
+            finished_at: wall_clock(),
+            error: String::new(),
+        }))
+    }
+
+    /// Takes what the program wrote last. All of its processes are dead, so that is bounded by what the kernel buffers.
+    fn drain(&mut self, hub: &mut Hub) {
+        self.stdio.release_kept();
+        let deadline = Instant::now() + DRAIN_PATIENCE;
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            loop {
+                match self.pass_output(stream, hub) {
+                    Read::Bytes(_) => {}
+                    Read::End => break,
+                    // Empty and not closed: a terminal's bytes may still be on their way; of a FIFO somebody outside
+                    // the container holds the other side, and is not waited for.
+                    Read::Nothing if !self.stdio.is_terminal() => break,
+                    Read::Nothing if self.wait_for_output(deadline) => {}
+                    Read::Nothing => break,
+                }
+            }
+        }
+    }
+
+    fn wait_for_output(&self, deadline: Instant) -> bool {
+        let mut watch = Watch::default();
+        for (stream, fd) in self.stdio.outputs() {
+            watch.output(stream, fd);
+        }
+        watch.until(Some(deadline));
+        Instant::now() < deadline && watch.wait().is_ok()
+    }
+}

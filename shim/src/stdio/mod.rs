@@ -1,0 +1,184 @@
+//! Standard input and output of the program: FIFOs in the run directory, or a pty.
+//!
+//! FIFOs, not pipes: the container has them open for reading and writing, so that no reader's death is a SIGPIPE, and a
+//! new shim can open them again by path with the bytes still in them.
+
+pub(crate) mod log_file;
+mod pty;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mysup_ipc::{layout, plan::ProcessPlan, plan::TerminalSize, shim::Stream};
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{
+    error::{Call, SysError},
+    init::StdioEnds,
+    rootfs::AttachedRoot,
+    user::User,
+};
+
+/// Bytes that are read at once.
+pub(crate) const READ_SIZE: usize = mysup_ipc::log::MAX_RECORD;
+
+/// The shim's ends.
+#[derive(Debug)]
+pub(crate) struct Stdio {
+    outputs: Vec<Output>,
+    /// Where input for the program goes; `None` if it has none or it was closed.
+    input: Option<OwnedFd>,
+    terminal: bool,
+    /// Ends kept open so that a program that closes its own is no end of file to us.
+    kept: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Output {
+    stream: Stream,
+    fd: OwnedFd,
+}
+
+/// What a read of the program's output gave.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing more for now.
+    Nothing,
+    /// Nothing more ever.
+    End,
+}
+
+impl Stdio {
+    /// Makes both sides of standard input and output.
+    pub(crate) fn create(
+        run_directory: BorrowedFd<'_>,
+        root: &AttachedRoot,
+        process: &ProcessPlan,
+        user: &User,
+    ) -> Result<(Self, StdioEnds), SysError> {
+        match process.terminal {
+            Some(size) => pty::create(root, size, process.stdin, user),
+            None => create_fifos(run_directory, root, process.stdin, user),
+        }
+    }
+
+    /// Descriptors to poll for reading, with the stream each carries.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
+        self.outputs.iter().map(|output| (output.stream, output.fd.as_fd()))
+    }
+
+    /// Reads what the program wrote.
+    pub(crate) fn read(&self, stream: Stream, buffer: &mut [u8]) -> Read {
+        let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else {
+            return Read::End;
+        };
+        match rustix::io::read(&output.fd, buffer) {
+            Ok(0) => Read::End,
+            Ok(count) => Read::Bytes(count),
+            Err(Errno::AGAIN | Errno::INTR) => Read::Nothing,
+            // EIO is how a pty says that its other side is closed.
+            Err(_) => Read::End,
+        }
+    }
+
+    /// Where input goes.
+    pub(crate) fn input(&self) -> Option<BorrowedFd<'_>> {
+        self.input.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether it is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// No more input: the program reads an end of file. On a terminal there is no such thing.
+    pub(crate) fn close_input(&mut self) {
+        if !self.terminal {
+            self.input = None;
+        }
+    }
+
+    /// The program has ended: nobody of ours may keep its output open any more.
+    pub(crate) fn release_kept(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Tells the terminal its size.
+    pub(crate) fn resize(&self, size: TerminalSize) -> Result<(), SysError> {
+        match self.outputs.first() {
+            Some(output) if self.terminal => pty::set_size(output.fd.as_fd(), size),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn create_fifos(
+    run_directory: BorrowedFd<'_>,
+    root: &AttachedRoot,
+    stdin: bool,
+    user: &User,
+) -> Result<(Stdio, StdioEnds), SysError> {
+    let (stdout, stdout_end) = create_output(run_directory, layout::STDOUT, user)?;
+    let (stderr, stderr_end) = create_output(run_directory, layout::STDERR, user)?;
+    let (input, stdin_end) = if stdin {
+        let (input, end) = create_input(run_directory, user)?;
+        (Some(input), end)
+    } else {
+        (None, open_null(root)?)
+    };
+    let mut kept = Vec::new();
+    for end in [&stdout_end, &stderr_end] {
+        kept.push(end.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
+    }
+    let outputs =
+        vec![Output { stream: Stream::Stdout, fd: stdout }, Output { stream: Stream::Stderr, fd: stderr }];
+    let stdio = Stdio { outputs, input, terminal: false, kept };
+    Ok((stdio, StdioEnds { ends: [stdin_end, stdout_end, stderr_end], terminal: false }))
+}
+
+fn make_fifo(directory: BorrowedFd<'_>, name: &str, user: &User) -> Result<(), SysError> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::mknodat(directory, name, FileType::Fifo, mode, 0) {
+        // Left by a shim that died before this container's program started.
+        Ok(()) | Err(Errno::EXIST) => {}
+        result => result.call(|| format!("mknodat(\"{name}\", S_IFIFO)"))?,
+    }
+    if (user.uid, user.gid) == (0, 0) {
+        return Ok(());
+    }
+    // So that the program may open /dev/stdout again.
+    let (uid, gid) = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
+    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .call(|| format!("fchownat(\"{name}\")"))
+}
+
+fn open_at(directory: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, SysError> {
+    rustix::fs::openat(directory, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("openat(\"{name}\")"))
+}
+
+/// The end we read (first, so that opening the other one does not wait), and the program's.
+fn create_output(directory: BorrowedFd<'_>, name: &str, user: &User) -> Result<(OwnedFd, OwnedFd), SysError> {
+    make_fifo(directory, name, user)?;
+    let reader = open_at(directory, name, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    let writer = open_at(directory, name, OFlags::RDWR)?;
+    Ok((reader, writer))
+}
+
+/// The end we write, and the program's; reading it gives an end of file when ours is closed.
+fn create_input(directory: BorrowedFd<'_>, user: &User) -> Result<(OwnedFd, OwnedFd), SysError> {
+    make_fifo(directory, layout::STDIN, user)?;
+    let reader = open_at(directory, layout::STDIN, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    let writer = open_at(directory, layout::STDIN, OFlags::WRONLY | OFlags::NONBLOCK)?;
+    rustix::fs::fcntl_setfl(&reader, OFlags::empty()).call(|| "fcntl(stdin, F_SETFL)")?;
+    Ok((writer, reader))
+}
+
+/// The container's own /dev/null, which is on a tmpfs that we made.
+fn open_null(root: &AttachedRoot) -> Result<OwnedFd, SysError> {
+    open_at(root.as_fd(), "dev/null", OFlags::RDWR)
+}

@@ -1,0 +1,62 @@
+//! The terminal of a container with `-t`: a pty of the container's own devpts.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mysup_ipc::{plan::TerminalSize, shim::Stream};
+use rustix::{
+    fs::{Gid, Mode, OFlags, Uid},
+    pty::OpenptFlags,
+    termios::Winsize,
+};
+
+use super::{Output, Stdio};
+use crate::{
+    error::{Call, SysError},
+    init::StdioEnds,
+    namespace,
+    rootfs::{AttachedRoot, open_plain_directory},
+    user::User,
+};
+
+/// Group `tty` of Debian and all who follow it; devpts gives it to new terminals.
+const TTY_GROUP: u32 = 5;
+
+pub(super) fn create(
+    root: &AttachedRoot,
+    size: TerminalSize,
+    stdin: bool,
+    user: &User,
+) -> Result<(Stdio, StdioEnds), SysError> {
+    let pts = open_plain_directory(root.as_fd(), "dev/pts").call(|| "openat2(\"/dev/pts\")")?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let master =
+        rustix::fs::openat(&pts, "ptmx", flags, Mode::empty()).call(|| "openat(\"/dev/pts/ptmx\")")?;
+    rustix::pty::unlockpt(&master).call(|| "ioctl(TIOCSPTLCK)")?;
+    // The kernel's own word for the other side (Linux 4.13): no path, so nothing can be put in its place.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).call(|| "ioctl(TIOCGPTPEER)")?;
+    if user.uid != 0 {
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(TTY_GROUP));
+        rustix::fs::fchown(&slave, Some(uid), Some(gid)).call(|| "fchown(pty)")?;
+    }
+    set_size(master.as_fd(), size)?;
+    make_console(root, &slave)?;
+    let clone = |fd: &OwnedFd| fd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)");
+    let input = if stdin { Some(clone(&master)?) } else { None };
+    let ends = [clone(&slave)?, clone(&slave)?, clone(&slave)?];
+    let outputs = vec![Output { stream: Stream::Stdout, fd: master }];
+    let stdio = Stdio { outputs, input, terminal: true, kept: vec![slave] };
+    Ok((stdio, StdioEnds { ends, terminal: true }))
+}
+
+/// /dev/console is the same terminal.
+fn make_console(root: &AttachedRoot, slave: &OwnedFd) -> Result<(), SysError> {
+    let console = namespace::clone_tree(slave.as_fd(), "", false)?;
+    let dev = open_plain_directory(root.as_fd(), "dev").call(|| "openat2(\"/dev\")")?;
+    namespace::attach(console.as_fd(), dev.as_fd(), "console")
+}
+
+pub(super) fn set_size(terminal: BorrowedFd<'_>, size: TerminalSize) -> Result<(), SysError> {
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(terminal, size).call(|| "ioctl(TIOCSWINSZ)")
+}

@@ -1,0 +1,112 @@
+//! Removal of a container's directories: renamed to the trash first, then swept.
+
+use std::{
+    ffi::CString,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use mysup_ipc::{layout, plan::Lifetime};
+use rustix::{
+    fs::{AtFlags, CWD},
+    io::Errno,
+};
+
+use super::{Failure, Places, StepResult, sweep};
+use crate::{
+    error::{Call, SysError},
+    mountinfo,
+    rootfs::open_directory,
+};
+
+/// Removes the write layer (kept with `--keep`) and what was made around it.
+pub(super) fn remove_layers(places: &Places, lifetime: Lifetime) -> StepResult {
+    let all = [layout::INIT_LAYER, layout::STAGE, layout::WORK, layout::WRITE_LAYER];
+    let names = match lifetime {
+        Lifetime::WriteLayer => &all[..3],
+        Lifetime::Record | Lifetime::Nothing => &all[..],
+    };
+    refuse_mountpoints(places, names)?;
+    let Some(state) = open_existing(&places.state_dir)? else {
+        return Ok(());
+    };
+    for name in names {
+        discard(state.as_fd(), name, &trash_name(places, name), places)?;
+    }
+    Ok(())
+}
+
+/// Removes the FIFOs, the socket and the journal, the journal last, and the directory.
+pub(super) fn remove_run_directory(places: &Places) -> StepResult {
+    let Some(run) = open_existing(&places.run_dir)? else {
+        return Ok(());
+    };
+    for name in [layout::STDIN, layout::STDOUT, layout::STDERR, layout::SHIM_SOCKET, layout::JOURNAL] {
+        match rustix::fs::unlinkat(&run, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            result => result.call(|| format!("unlinkat(\"{}/{name}\")", places.run_dir))?,
+        }
+    }
+    match rustix::fs::unlinkat(CWD, places.run_dir.as_str(), AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(SysError::new(format!("rmdir(\"{}\")", places.run_dir), errno).into()),
+    }
+}
+
+/// `--rm`: removes the container's directory with record and log.
+pub(super) fn remove_state_directory(places: &Places) -> StepResult {
+    let path = Path::new(&places.state_dir);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    refuse_mountpoints(places, &[""])?;
+    match open_existing(&parent.display().to_string())? {
+        Some(parent) => discard(parent.as_fd(), name, name, places),
+        None => Ok(()),
+    }
+}
+
+/// A tree with a mount of the host's inside is not even renamed: it would take the mount with it.
+fn refuse_mountpoints(places: &Places, names: &[&str]) -> StepResult {
+    let mounts = mountinfo::read()?;
+    for name in names {
+        let tree = Path::new(&places.state_dir).join(name);
+        if let Some(mount) = mounts.iter().find(|mount| Path::new(&mount.point).starts_with(&tree)) {
+            let error = format!("{} is a mountpoint; unmount it, nothing below it is touched", mount.point);
+            return Err(Failure { error, holders: Vec::new() });
+        }
+    }
+    Ok(())
+}
+
+/// The same name at every attempt, so that a later one finds what an earlier one left in the trash.
+fn trash_name(places: &Places, name: &str) -> String {
+    let id = Path::new(&places.state_dir).file_name().and_then(|id| id.to_str()).unwrap_or("unnamed");
+    format!("{id}.{name}")
+}
+
+fn discard(parent: BorrowedFd<'_>, name: &str, trash_name: &str, places: &Places) -> StepResult {
+    let trash = open_directory(&places.trash_dir)?;
+    sweep_name(&trash, trash_name)?;
+    match rustix::fs::renameat(parent, name, &trash, trash_name) {
+        Ok(()) => sweep_name(&trash, trash_name),
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(SysError::new(format!("renameat(\"{name}\", trash)"), errno).into()),
+    }
+}
+
+fn sweep_name(trash: &OwnedFd, name: &str) -> StepResult {
+    let name = CString::new(name).unwrap_or_default();
+    match sweep::remove(trash.as_fd(), &name).first() {
+        None => Ok(()),
+        Some(refusal) => Err(Failure { error: format!("in the trash, {refusal}"), holders: Vec::new() }),
+    }
+}
+
+fn open_existing(path: &str) -> Result<Option<OwnedFd>, SysError> {
+    match open_directory(path) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,296 @@
+//! The ordered end of a container: processes, volumes, root file system, mountpoint, write layer, cgroups, run directory.
+//!
+//! Each step is idempotent. A step that fails stops what would lie below it (a failed unmount never leads to a removal
+//! below it), not what is independent of it; all failures are collected and told, and [`Teardown::attempt`] may be called
+//! again at any time, by this shim or by a later one that only has the journal.
+
+mod holders;
+pub(crate) mod journal;
+mod layers;
+pub(crate) mod sweep;
+mod unmount;
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use mysup_ipc::{
+    layout,
+    plan::Lifetime,
+    teardown::{Holder, JournalEntry, Outcome, StepKind, TeardownReport, TeardownStep},
+};
+use rustix::{
+    fs::{AtFlags, CWD},
+    io::Errno,
+};
+
+use crate::{
+    cgroup::{self, Directory},
+    error::{SysError, chain},
+    namespace::HostNamespace,
+    sys::time::wall_clock,
+};
+
+/// How long one attempt waits for killed processes to be gone before it says who is left.
+const KILL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Where a container's things are.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    /// Below the state root.
+    pub(crate) state_dir: String,
+    /// Below the run root.
+    pub(crate) run_dir: String,
+    /// The trash of the same state root.
+    pub(crate) trash_dir: String,
+}
+
+/// The teardown of one container, over all its attempts.
+#[derive(Debug)]
+pub(crate) struct Teardown {
+    places: Places,
+    lifetime: Lifetime,
+    cgroups: Vec<PathBuf>,
+    directories: Vec<Directory>,
+    has_layers: bool,
+    has_mountpoint: bool,
+    /// The way back to the host's mounts, while this process is in the container's private ones.
+    host: Option<HostNamespace>,
+    /// /proc of the host, which cannot be reached by path in the private namespace.
+    proc: OwnedFd,
+    report: TeardownReport,
+}
+
+/// What a step came to: `Err` with what is in the way.
+type StepResult = Result<(), Failure>;
+
+struct Failure {
+    error: String,
+    holders: Vec<Holder>,
+}
+
+impl From<SysError> for Failure {
+    fn from(error: SysError) -> Self {
+        Self { error: chain(&error), holders: Vec::new() }
+    }
+}
+
+impl Teardown {
+    /// Of the effects that stand in the journal. `host` is given by a shim that is in its private mount namespace.
+    pub(crate) fn new(
+        places: Places,
+        entries: &[JournalEntry],
+        proc: OwnedFd,
+        host: Option<HostNamespace>,
+    ) -> Result<Self, SysError> {
+        let mut teardown = Self {
+            places,
+            lifetime: Lifetime::Record,
+            cgroups: Vec::new(),
+            directories: Vec::new(),
+            has_layers: false,
+            has_mountpoint: false,
+            host,
+            proc,
+            report: TeardownReport::default(),
+        };
+        for entry in entries {
+            teardown.undo_later(entry)?;
+        }
+        Ok(teardown)
+    }
+
+    /// The undo of each kind of effect. A new kind does not compile without one.
+    fn undo_later(&mut self, entry: &JournalEntry) -> Result<(), SysError> {
+        match entry {
+            JournalEntry::Begin { lifetime, .. } => self.lifetime = *lifetime,
+            JournalEntry::Cgroup { path } => {
+                let path = PathBuf::from(path);
+                self.directories.extend(Directory::open(&path)?);
+                self.cgroups.push(path);
+            }
+            JournalEntry::WriteLayer => self.has_layers = true,
+            JournalEntry::Mountpoint => self.has_mountpoint = true,
+            // Its processes are found by cgroup, never by pid.
+            JournalEntry::Released { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The last outcome of each step.
+    pub(crate) fn report(&self) -> &TeardownReport {
+        &self.report
+    }
+
+    /// Takes every step that is not done, in order, and says of each how it went. Returns whether nothing is left.
+    pub(crate) fn attempt(&mut self, told: &mut dyn FnMut(&TeardownStep)) -> bool {
+        // Failures of the last attempt are tried again: what they say is outdated.
+        self.report.steps.retain(|step| step.outcome == Outcome::Done);
+        let gone = self.step(StepKind::Processes, "", told, Self::kill_processes);
+        let unmounted = gone && self.unmount_all(told);
+        let layers_gone = unmounted && self.remove_files(told);
+        let cgroups_gone = gone && self.step(StepKind::Cgroups, "", told, Self::remove_cgroups);
+        if !(layers_gone && cgroups_gone) {
+            return false;
+        }
+        let run_dir = self.places.run_dir.clone();
+        let gone = self
+            .step(StepKind::RunDirectory, &run_dir, told, |this| layers::remove_run_directory(&this.places));
+        if self.lifetime != Lifetime::Nothing {
+            return gone;
+        }
+        let state_dir = self.places.state_dir.clone();
+        gone && self.step(StepKind::StateDirectory, &state_dir, told, |this| {
+            layers::remove_state_directory(&this.places)
+        })
+    }
+
+    /// Runs one step unless it was done before, and keeps and tells what came of it.
+    fn step(
+        &mut self,
+        kind: StepKind,
+        target: &str,
+        told: &mut dyn FnMut(&TeardownStep),
+        action: impl FnOnce(&mut Self) -> StepResult,
+    ) -> bool {
+        let same = |step: &TeardownStep| step.kind == kind && step.target == target;
+        if self.report.steps.iter().any(|step| same(step) && step.outcome == Outcome::Done) {
+            return true;
+        }
+        let (at, begun) = (wall_clock(), Instant::now());
+        let outcome = match action(self) {
+            Ok(()) => Outcome::Done,
+            Err(Failure { error, holders }) => Outcome::Failed { error, holders },
+        };
+        let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let step = TeardownStep { kind, target: target.to_owned(), at, took, outcome };
+        trace(&step);
+        told(&step);
+        let done = step.outcome == Outcome::Done;
+        self.report.steps.push(step);
+        done
+    }
+
+    fn kill_processes(&mut self) -> StepResult {
+        let deadline = Instant::now() + KILL_PATIENCE;
+        let directories: Vec<&Directory> = self.directories.iter().collect();
+        loop {
+            let left = cgroup::kill_all(&directories)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let holders = left.iter().map(|pid| holders::describe(self.proc.as_fd(), *pid)).collect();
+                return Err(Failure { error: "processes were killed and are not gone".to_owned(), holders });
+            }
+            // Killed processes are on their way out; there is no descriptor that tells when the last one is gone in
+            // version 1.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Volumes, then the root file system; then back to the host's mounts.
+    fn unmount_all(&mut self, told: &mut dyn FnMut(&TeardownStep)) -> bool {
+        if self.host.is_none() {
+            return !self.has_mountpoint || self.step(StepKind::Rootfs, "", told, Self::check_foreign);
+        }
+        // Twice at most: what was stacked below a mount shows only when that is gone.
+        let volumes_gone =
+            self.unmount_listed(StepKind::Volume, told) && self.unmount_listed(StepKind::Volume, told);
+        let gone = volumes_gone && self.unmount_listed(StepKind::Rootfs, told);
+        if !gone {
+            return false;
+        }
+        match self.host.take().map(|host| (host.return_to(), host)) {
+            Some((Err(error), host)) => {
+                self.host = Some(host);
+                self.step(StepKind::Rootfs, "leave the mount namespace", told, |_| Err(error.into()))
+            }
+            Some((Ok(()), _)) | None => true,
+        }
+    }
+
+    fn unmount_listed(&mut self, kind: StepKind, told: &mut dyn FnMut(&TeardownStep)) -> bool {
+        let mounts = match unmount::OwnMounts::read(self.proc.as_fd(), &self.places.state_dir) {
+            Ok(mounts) => mounts,
+            Err(error) => return self.step(kind, "list mounts", told, |_| Err(error.into())),
+        };
+        let listed: Vec<_> = match kind {
+            StepKind::Volume => mounts.volumes().cloned().collect(),
+            StepKind::Rootfs
+            | StepKind::Processes
+            | StepKind::Mountpoint
+            | StepKind::WriteLayer
+            | StepKind::Cgroups
+            | StepKind::RunDirectory
+            | StepKind::StateDirectory => mounts.roots().cloned().collect(),
+        };
+        let mut gone = true;
+        for mount in listed {
+            gone &= self.step(kind, &mount.point, told, |this| {
+                unmount::unmount(this.proc.as_fd(), &mount)
+                    .map_err(|busy| Failure { error: chain(&busy.error), holders: busy.holders })
+            });
+        }
+        gone
+    }
+
+    /// The dead shim's mounts went with its namespace, unless somebody else is in it.
+    fn check_foreign(&mut self) -> StepResult {
+        let holders = unmount::foreign_holders(self.proc.as_fd(), &self.places.state_dir);
+        if holders.is_empty() {
+            return Ok(());
+        }
+        let error = "the root file system is still mounted in another mount namespace".to_owned();
+        Err(Failure { error, holders })
+    }
+
+    fn remove_files(&mut self, told: &mut dyn FnMut(&TeardownStep)) -> bool {
+        let mountpoint = format!("{}/{}", self.places.run_dir, layout::MOUNTPOINT);
+        let gone = !self.has_mountpoint
+            || self.step(StepKind::Mountpoint, &mountpoint, told, |_| remove_mountpoint(&mountpoint));
+        if !self.has_layers {
+            return gone;
+        }
+        let write_layer = format!("{}/{}", self.places.state_dir, layout::WRITE_LAYER);
+        gone && self.step(StepKind::WriteLayer, &write_layer, told, |this| {
+            layers::remove_layers(&this.places, this.lifetime)
+        })
+    }
+
+    fn remove_cgroups(&mut self) -> StepResult {
+        let mut first = None;
+        for path in self.cgroups.iter().rev() {
+            if let Err(error) = cgroup::remove(path) {
+                first.get_or_insert(error);
+            }
+        }
+        first.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+/// rmdir(2), which cannot delete anything: a mountpoint is EBUSY, a directory with files is ENOTEMPTY.
+fn remove_mountpoint(path: &str) -> StepResult {
+    match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(SysError::new(format!("rmdir(\"{path}\")"), errno).into()),
+    }
+}
+
+fn trace(step: &TeardownStep) {
+    let (name, target) = (step.kind.name(), step.target.as_str());
+    match &step.outcome {
+        Outcome::Done => tracing::debug!(step = name, target, took_ns = step.took, "teardown step done"),
+        Outcome::Failed { error, .. } => {
+            tracing::warn!(step = name, target, error, "teardown step failed, it will be tried again");
+        }
+    }
+}
+
+/// The boot that this machine is in; random(4).
+pub(crate) fn boot_id() -> String {
+    let text = std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
+    text.trim().to_owned()
+}
