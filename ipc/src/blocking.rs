@@ -109,6 +109,14 @@ impl Connection {
                 Ok(count) => self.decoder.push(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::NotYet),
+                // The other side closed without reading all that we sent; what it sent has come before this.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return if self.decoder.has_partial() {
+                        Err(ConnectionError::Torn)
+                    } else {
+                        Ok(Received::Closed)
+                    };
+                }
                 Err(error) => return Err(error.into()),
             }
             self.received.extend(descriptors);

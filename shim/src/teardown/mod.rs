@@ -61,6 +61,8 @@ pub(crate) struct Teardown {
     /// /proc of the host, which cannot be reached by path in the private namespace.
     proc: OwnedFd,
     report: TeardownReport,
+    /// Failures of the attempt before this one: what failed in the same way is not told again.
+    failed_before: Vec<TeardownStep>,
 }
 
 /// What a step came to: `Err` with what is in the way.
@@ -95,6 +97,7 @@ impl Teardown {
             host,
             proc,
             report: TeardownReport::default(),
+            failed_before: Vec::new(),
         };
         for entry in entries {
             teardown.undo_later(entry)?;
@@ -124,9 +127,11 @@ impl Teardown {
         &self.report
     }
 
-    /// Takes every step that is not done, in order, and says of each how it went. Returns whether nothing is left.
+    /// Takes every step that is not done, in order, and says of each that went otherwise than last time how it went.
+    /// Returns whether nothing is left.
     pub(crate) fn attempt(&mut self, told: &mut dyn FnMut(&TeardownStep)) -> bool {
         // Failures of the last attempt are tried again: what they say is outdated.
+        self.failed_before = self.report.failures().cloned().collect();
         self.report.steps.retain(|step| step.outcome == Outcome::Done);
         let gone = self.step(StepKind::Processes, "", told, Self::kill_processes);
         let unmounted = gone && self.unmount_all(told);
@@ -166,8 +171,10 @@ impl Teardown {
         };
         let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let step = TeardownStep { kind, target: target.to_owned(), at, took, outcome };
-        trace(&step);
-        told(&step);
+        if !self.failed_before.iter().any(|before| same(before) && before.outcome == step.outcome) {
+            trace(&step);
+            told(&step);
+        }
         let done = step.outcome == Outcome::Done;
         self.report.steps.push(step);
         done
