@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Ok(cli::Outcome::Code(code)) => ExitCode::from(code),
         Ok(cli::Outcome::Serve(_config)) => ExitCode::FAILURE,
         Err(failure) => {
-            cli::complain(&*failure.error);
+            cli::complain_of(&*failure.error);
             ExitCode::from(failure.code)
         }
     }
