@@ -33,8 +33,7 @@ pub(crate) struct Hub {
 impl Hub {
     /// With the supervisor that started this shim.
     pub(crate) fn new(control: Connection) -> Result<Self, SysError> {
-        let control = control.socket().try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
-        let supervisor = Peer::new(control, PeerRole::Supervisor).call(|| "fcntl(O_NONBLOCK)")?;
+        let supervisor = Peer::from_connection(control, PeerRole::Supervisor).call(|| "fcntl(O_NONBLOCK)")?;
         let (signals, handler_end) = UnixStream::pair().call(|| "socketpair()")?;
         signals.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
         for signal in [SIGTERM, SIGINT, SIGHUP] {
@@ -79,6 +78,11 @@ impl Hub {
             watch.listener(listener);
         }
         watch.peers(&self.peers, deaf);
+    }
+
+    /// What came together with the first message of the connections there are, which no poll tells of.
+    pub(crate) fn already_said(&self) -> Vec<Event> {
+        (0..self.peers.len()).map(Event::PeerSpoke).collect()
     }
 
     /// Handles what concerns connections only, and gives the messages that ask for something.

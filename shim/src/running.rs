@@ -90,6 +90,9 @@ impl Running {
 
     /// Serves the container until its init has ended and all its output is in the log.
     pub(crate) fn until_exit(mut self, hub: &mut Hub) -> Result<ExitReport, SysError> {
+        for event in hub.already_said() {
+            self.handle(event, hub);
+        }
         loop {
             for event in self.wait(hub)? {
                 if event == Event::InitEnded {

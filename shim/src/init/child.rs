@@ -66,6 +66,7 @@ macro_rules! steps {
 steps! {
     Wait = "wait for the shim",
     Session = "make a session",
+    Keyring = "make a session keyring",
     Cgroup = "make a cgroup namespace",
     Hostname = "set the host name",
     Loopback = "bring up the loopback interface",
@@ -147,6 +148,7 @@ fn set_up(plan: &ChildPlan<'_>) -> Done {
     leave_parent(plan);
     wait_for_release(plan).at(Step::Wait)?;
     rustix::process::setsid().map(drop).at(Step::Session)?;
+    leave_keyring().at(Step::Keyring)?;
     // After the shim has moved us: what is our cgroup now is the root that the container sees.
     unshare_cgroup().at(Step::Cgroup)?;
     set_hostname(plan.hostname).at(Step::Hostname)?;
@@ -210,6 +212,19 @@ fn last_errno() -> Errno {
 /// The result of a libc call that returns -1 on failure.
 fn checked(result: libc::c_int) -> Result<(), Errno> {
     if result < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// Keys are not namespaced: without a session keyring of its own the container could read those of the supervisor's.
+fn leave_keyring() -> Result<(), Errno> {
+    // SAFETY: keyctl(2) with a null name makes an anonymous keyring and touches no memory.
+    let result = unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<c_char>())
+    };
+    match if result < 0 { Err(last_errno()) } else { Ok(()) } {
+        // A kernel without keys.
+        Err(Errno::NOSYS) => Ok(()),
+        result => result,
+    }
 }
 
 fn unshare_cgroup() -> Result<(), Errno> {

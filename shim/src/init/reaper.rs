@@ -1,10 +1,13 @@
 //! PID 1 of a container with `--init`: starts the program, passes signals on to it, reaps orphans, and leaves with the
 //! program's code (128 + n for signal n), as tini does.
 
-use std::{os::unix::process::CommandExt, process::Command};
+use std::{os::fd::AsFd, os::unix::process::CommandExt, process::Command};
 
-use mysup_ipc::exit::ExitStatus;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::{
+    signal::{SigSet, SigmaskHow, sigprocmask},
+    signalfd::{SfdFlags, SignalFd},
+};
+use rustix::process::{Pid, PidfdFlags};
 
 use crate::{reap, sys::process};
 
@@ -48,25 +51,23 @@ fn execute(args: &[String]) -> u8 {
 }
 
 fn supervise(child: u32, signals: &SigSet) -> u8 {
+    let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) else { return 128 };
+    // The child is not reaped before this function ends, so the number is its own.
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return 128 };
+    // Not sigwait(3) by names: real-time signals have none and are passed on too.
+    let Ok(queue) = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC) else { return 128 };
     loop {
-        let Ok(signal) = signals.wait() else { continue };
-        if signal == Signal::SIGCHLD {
-            while let Some((pid, status)) = reap::any_child() {
-                if pid == child {
-                    return code(status);
+        let Ok(Some(signal)) = queue.read_signal() else { continue };
+        let Ok(number) = u8::try_from(signal.ssi_signo) else { continue };
+        if libc::c_int::from(number) == libc::SIGCHLD {
+            while let Some((ended, status)) = reap::any_child() {
+                if ended == child {
+                    return status.shell_code();
                 }
             }
-        } else if let Some(pid) = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw) {
-            // The child is not reaped yet, so the number is its own.
-            let number = signal as libc::c_int;
-            if let Some(signal) = rustix::process::Signal::from_named_raw(number) {
-                // It may have ended already; SIGCHLD tells.
-                let _ = rustix::process::kill_process(pid, signal);
-            }
+        } else {
+            // It may have ended already; SIGCHLD tells.
+            let _ = process::send_signal(pidfd.as_fd(), number);
         }
     }
-}
-
-fn code(status: ExitStatus) -> u8 {
-    status.shell_code()
 }
