@@ -55,14 +55,13 @@ struct Item {
 impl Peer {
     /// Takes over a connected socket.
     pub(crate) fn new(socket: UnixStream, role: PeerRole) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self {
-            connection: Connection::new(socket),
-            role,
-            queue: VecDeque::new(),
-            queued: 0,
-            closed: false,
-        })
+        Self::from_connection(Connection::new(socket), role)
+    }
+
+    /// Takes over a connection with what was already read of it.
+    pub(crate) fn from_connection(connection: Connection, role: PeerRole) -> io::Result<Self> {
+        connection.socket().set_nonblocking(true)?;
+        Ok(Self { connection, role, queue: VecDeque::new(), queued: 0, closed: false })
     }
 
     /// For poll(2).
