@@ -3,13 +3,28 @@
 
 mod cli;
 mod config;
+mod daemon;
+mod error;
+mod images;
+mod log;
+mod registry;
+mod shim_link;
+mod sys;
 
 use std::process::ExitCode;
 
+use cli::Outcome;
+
 fn main() -> ExitCode {
     match cli::run(std::env::args_os()) {
-        Ok(cli::Outcome::Code(code)) => ExitCode::from(code),
-        Ok(cli::Outcome::Serve(_config)) => ExitCode::FAILURE,
+        Ok(Outcome::Code(code)) => ExitCode::from(code),
+        Ok(Outcome::Serve(config)) => match daemon::run(config, daemon::Ready::from_environment()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                cli::complain_of(&error);
+                ExitCode::FAILURE
+            }
+        },
         Err(failure) => {
             cli::complain_of(&*failure.error);
             ExitCode::from(failure.code)

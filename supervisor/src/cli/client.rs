@@ -1,0 +1,234 @@
+//! The supervisor as the command line sees it: where it listens, how it is reached, and started when it does not run.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        unix::{fs::OpenOptionsExt, net::UnixStream},
+    },
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use mysup_ipc::{
+    api::{Request, Response, SupervisorInfo},
+    blocking::{Connection, ConnectionError, Received},
+    container::ContainerInfo,
+    error::{ErrorCode, WireError},
+    layout,
+};
+use nix::{fcntl::OFlag, unistd};
+
+use super::{
+    args::RootArgs,
+    error::CliError,
+    launch::{self, Launched},
+};
+use crate::config::Config;
+
+/// How long a supervisor that holds the lock may take until it listens (or until it is gone).
+const LISTEN_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause between two tries to reach it.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How long it is tried to reach one that has the lock, before another start is tried.
+const LAUNCH_PAUSE: Duration = Duration::from_millis(500);
+/// Longer socket paths do not fit sockaddr_un (108 bytes with the final NUL).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// One instance of mysup, as a client sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Instance {
+    /// Where it is.
+    pub(crate) config: Config,
+}
+
+impl Instance {
+    /// The instance that the options before the verb name.
+    ///
+    /// # Errors
+    /// If a path is empty or the working directory is gone.
+    pub(crate) fn from_args(args: &RootArgs) -> Result<Self, CliError> {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|source| CliError::File {
+                action: "make an absolute path of",
+                path: path.to_owned(),
+                source,
+            })
+        };
+        Ok(Self { config: Config { root: absolute(&args.root)?, run_root: absolute(&args.run_root)? } })
+    }
+
+    /// Connects to the supervisor, and starts it first if none runs.
+    ///
+    /// # Errors
+    /// If it cannot be reached or started.
+    pub(crate) fn connect(&self) -> Result<Client, CliError> {
+        let deadline = Instant::now() + LISTEN_DEADLINE;
+        if let Some(client) = self.connect_running()? {
+            return Ok(client);
+        }
+        loop {
+            let refused = match launch::in_background(self)? {
+                Launched::Ready => None,
+                Launched::Refused(reason) => Some(reason),
+            };
+            // Another start was faster, or one is about to end: it listens, or its lock is free, in a moment.
+            let next_launch = Instant::now() + LAUNCH_PAUSE;
+            while Instant::now() < next_launch {
+                if let Some(client) = self.connect_running()? {
+                    return Ok(client);
+                }
+                std::thread::sleep(RETRY_PAUSE);
+            }
+            if let Some(reason) = refused
+                && Instant::now() >= deadline
+            {
+                let socket = self.config.socket();
+                let reason = format!("{reason}, and does not answer at {}", socket.display());
+                return Err(CliError::Launch { reason });
+            }
+        }
+    }
+
+    /// Connects to the supervisor if one runs.
+    ///
+    /// # Errors
+    /// If not root, or it cannot be reached for another reason than that none runs.
+    pub(crate) fn connect_running(&self) -> Result<Option<Client>, CliError> {
+        if !unistd::geteuid().is_root() {
+            return Err(CliError::NotRoot);
+        }
+        match connect_in(&self.config.run_root, layout::SUPERVISOR_SOCKET) {
+            Ok(socket) => Ok(Some(Client { connection: Connection::new(socket) })),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                Ok(None)
+            }
+            Err(source) => Err(CliError::File {
+                action: "connect to the supervisor at",
+                path: self.config.socket(),
+                source,
+            }),
+        }
+    }
+}
+
+/// Connects to a socket in a directory, however long the directory's path is.
+///
+/// # Errors
+/// As connect(2), and if the directory cannot be opened.
+pub(crate) fn connect_in(directory: &Path, name: &str) -> io::Result<UnixStream> {
+    let path = directory.join(name);
+    if path.as_os_str().len() <= SOCKET_PATH_MAX {
+        return UnixStream::connect(path);
+    }
+    let opened = File::options()
+        .read(true)
+        .custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits())
+        .open(directory)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{name}", opened.as_raw_fd()))
+}
+
+/// A connection to the supervisor.
+#[derive(Debug)]
+pub(crate) struct Client {
+    connection: Connection,
+}
+
+impl Client {
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// The supervisor's own refusal, or if the connection fails.
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<Response, CliError> {
+        self.send(request, &[])?;
+        self.receive()
+    }
+
+    /// Asks, with descriptors that ride along.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub(crate) fn send(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), CliError> {
+        self.connection.send_with(request, descriptors).map_err(connection_error)
+    }
+
+    /// Waits for the answer to the oldest open request.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) fn receive(&mut self) -> Result<Response, CliError> {
+        match self.connection.receive().map_err(connection_error)? {
+            Received::Message(Response::Error(error)) => Err(error.into()),
+            Received::Message(response) => Ok(response),
+            Received::NotYet => Err(timed_out()),
+            Received::Closed => Err(CliError::NoAnswer),
+        }
+    }
+
+    /// Asks and waits no longer than `deadline`.
+    ///
+    /// # Errors
+    /// As [`Client::ask`], and when the time is over.
+    pub(crate) fn ask_within(&mut self, request: &Request, deadline: Duration) -> Result<Response, CliError> {
+        let set = self.connection.socket().set_read_timeout(Some(deadline));
+        set.map_err(|source| CliError::Call { action: "set a deadline", source })?;
+        self.ask(request)
+    }
+
+    /// Asks for something that has no answer but that it was done.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) fn demand(&mut self, request: &Request) -> Result<(), CliError> {
+        let Response::Done = self.ask(request)? else { return Err(CliError::WrongAnswer) };
+        Ok(())
+    }
+
+    /// One container.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) fn inspect(&mut self, container: &str) -> Result<ContainerInfo, CliError> {
+        let request = Request::Inspect { container: container.to_owned() };
+        let Response::Containers(mut list) = self.ask(&request)? else { return Err(CliError::WrongAnswer) };
+        list.pop().ok_or(CliError::WrongAnswer)
+    }
+
+    /// The supervisor.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) fn info(&mut self) -> Result<SupervisorInfo, CliError> {
+        let Response::Info(info) = self.ask(&Request::Info)? else { return Err(CliError::WrongAnswer) };
+        Ok(*info)
+    }
+
+    /// Waits until the supervisor hangs up.
+    pub(crate) fn wait_for_end(&mut self) {
+        // A broken connection is an end too.
+        while let Ok(Received::Message(_)) = self.connection.receive::<Response>() {}
+    }
+
+    /// Over a connected socket.
+    #[cfg(test)]
+    pub(crate) fn over(socket: UnixStream) -> Self {
+        Self { connection: Connection::new(socket) }
+    }
+
+    /// The bare connection, for poll(2).
+    pub(crate) fn into_connection(self) -> Connection {
+        self.connection
+    }
+}
+
+fn timed_out() -> CliError {
+    WireError::new(ErrorCode::Timeout, "the supervisor did not answer in time").into()
+}
+
+/// A failed connection as the supervisor's.
+pub(crate) fn connection_error(source: ConnectionError) -> CliError {
+    CliError::Connection { peer: "the supervisor", source }
+}

@@ -1,0 +1,218 @@
+//! `run`, `create` and `start`: what makes and starts containers.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mysup_ipc::{
+    api::{Request, Response},
+    error::{ErrorCode, WireError},
+    exit::ExitStatus,
+    id::ContainerId,
+};
+
+use super::{
+    args::{RunArgs, StartArgs, container::ContainerArgs},
+    attach::{self, Ended, Wish},
+    client::Instance,
+    error::CliError,
+    output,
+    resolve::{self, Resolved},
+    targets,
+    values::Invalid,
+};
+
+/// How long the supervisor may take to find out how a container ended whose shim died.
+const STATUS_DEADLINE: Duration = Duration::from_secs(60);
+/// What a shell shows for a program that died of SIGPIPE: our output was cut, the container goes on.
+const OUTPUT_CUT: u8 = 141;
+
+/// `run`; the container's exit code, or 0 with `-d`.
+///
+/// # Errors
+/// If the container could not be made or started.
+pub(crate) fn run(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
+    let wish = Wish { stdin: args.container.interactive, terminal: args.container.tty };
+    if !args.detach {
+        attach::check_terminal(wish)?;
+    }
+    let Resolved { config, archive } = resolve::resolve(&args.container, "mysup run")?;
+    let name = config.name.clone();
+    let cid_file = CidFile::reserve(args.container.cidfile.as_deref())?;
+    let mut client = match instance.connect() {
+        Ok(client) => client,
+        Err(error) => return Err(cid_file.abandon(error)),
+    };
+    let request = Request::Run { config, attach: !args.detach };
+    if args.detach {
+        let descriptors: Vec<_> = archive.iter().map(AsFd::as_fd).collect();
+        let answer = client.send(&request, &descriptors).and_then(|()| client.receive());
+        let id = match answer.and_then(created) {
+            Ok(id) => id,
+            Err(error) => return Err(cid_file.abandon(error)),
+        };
+        cid_file.fill(&id)?;
+        output::print_line(id.as_str())?;
+        return Ok(0);
+    }
+    let mut known = None;
+    let ended = attach::attached(client, &request, archive.as_ref(), wish, &mut |id, warnings| {
+        warn(warnings);
+        known = Some(id.as_str().to_owned());
+        cid_file.fill(id)
+    });
+    match ended {
+        Ok(ended) => {
+            let container = known.or_else(|| name.map(String::from));
+            code_of(instance, ended, container.as_deref())
+        }
+        Err(error) if known.is_none() => Err(cid_file.abandon(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// `create`; prints the id.
+///
+/// # Errors
+/// If the container could not be made.
+pub(crate) fn create(instance: &Instance, args: &ContainerArgs) -> Result<u8, CliError> {
+    let Resolved { mut config, archive } = resolve::resolve(args, "mysup create")?;
+    // What is made by hand is kept until it is removed by hand, unless it was to go at its end.
+    config.keep = !config.remove;
+    let cid_file = CidFile::reserve(args.cidfile.as_deref())?;
+    let answer = instance.connect().and_then(|mut client| {
+        let descriptors: Vec<_> = archive.iter().map(AsFd::as_fd).collect();
+        client.send(&Request::Create(config), &descriptors)?;
+        client.receive()
+    });
+    match answer.and_then(created) {
+        Ok(id) => {
+            cid_file.fill(&id)?;
+            output::print_line(id.as_str())?;
+            Ok(0)
+        }
+        Err(error) => Err(cid_file.abandon(error)),
+    }
+}
+
+/// `start` with containers.
+///
+/// # Errors
+/// If one is to be attached to and cannot be started; without `-a`, errors are printed as they come.
+pub(crate) fn start(instance: &Instance, args: &StartArgs) -> Result<u8, CliError> {
+    if !args.attach && !args.interactive {
+        return targets::each(instance, &args.containers, |container| Request::Start {
+            container: container.to_owned(),
+            attach: false,
+            stdin: false,
+        });
+    }
+    let [container] = &args.containers[..] else {
+        return Err(Invalid::new("you cannot start and attach multiple containers at once").into());
+    };
+    let mut client = instance.connect()?;
+    let info = client.inspect(container)?;
+    let id = info.id.as_str().to_owned();
+    let config = info.config.as_ref();
+    let wish = Wish {
+        stdin: args.interactive && config.is_some_and(|config| config.interactive),
+        terminal: config.is_some_and(|config| config.terminal.is_some()),
+    };
+    attach::check_terminal(wish)?;
+    let request = Request::Start { container: id.clone(), attach: true, stdin: wish.stdin };
+    let ended = attach::attached(client, &request, None, wish, &mut |_, warnings| {
+        warn(warnings);
+        Ok(())
+    })?;
+    code_of(instance, ended, Some(&id))
+}
+
+fn created(response: Response) -> Result<ContainerId, CliError> {
+    let Response::Created { id, warnings } = response else { return Err(CliError::WrongAnswer) };
+    warn(&warnings);
+    Ok(id)
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        output::complain(&format!("warning: {warning}"));
+    }
+}
+
+fn code_of(instance: &Instance, ended: Ended, container: Option<&str>) -> Result<u8, CliError> {
+    match ended {
+        Ended::Status(status) => Ok(status.shell_code()),
+        Ended::Detached => Ok(0),
+        Ended::ReaderGone => Ok(OUTPUT_CUT),
+        Ended::Interrupted(signal) => Ok(ExitStatus::Signal(signal).shell_code()),
+        Ended::Lost => match container {
+            Some(container) => ask_for_code(instance, container),
+            None => Err(CliError::NoAnswer),
+        },
+    }
+}
+
+/// The shim is dead: the supervisor (a new one, if need be) finds out how the container ended.
+fn ask_for_code(instance: &Instance, container: &str) -> Result<u8, CliError> {
+    let request = Request::Wait { container: container.to_owned() };
+    match instance.connect()?.ask_within(&request, STATUS_DEADLINE) {
+        Ok(Response::Exited { status: ExitStatus::Unknown, error }) => {
+            let reason = if error.is_empty() { String::new() } else { format!(": {error}") };
+            output::complain(&format!("the exit status of container {container} is not known{reason}"));
+            Ok(ExitStatus::Unknown.shell_code())
+        }
+        Ok(Response::Exited { status, .. }) => Ok(status.shell_code()),
+        Ok(_) => Err(CliError::WrongAnswer),
+        // A --rm container leaves no record.
+        Err(CliError::Refused(WireError { code: ErrorCode::NotFound, .. })) => {
+            Err(CliError::StatusUnknown(container.to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// `--cidfile`: made before the container, so that a container never is without it, and removed if none was made.
+struct CidFile {
+    reserved: Option<(PathBuf, File)>,
+}
+
+impl CidFile {
+    fn reserve(path: Option<&Path>) -> Result<Self, CliError> {
+        let Some(path) = path else { return Ok(Self { reserved: None }) };
+        match File::create_new(path) {
+            Ok(file) => Ok(Self { reserved: Some((path.to_owned(), file)) }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(CliError::Flag {
+                flag: "--cidfile",
+                reason: Invalid::new(format!(
+                    "container ID file found, make sure the other container isn't running or delete {}",
+                    path.display()
+                )),
+            }),
+            Err(source) => {
+                Err(CliError::File { action: "make the container ID file", path: path.to_owned(), source })
+            }
+        }
+    }
+
+    fn fill(&self, id: &ContainerId) -> Result<(), CliError> {
+        let Some((path, file)) = &self.reserved else { return Ok(()) };
+        let mut file = file;
+        file.write_all(id.as_str().as_bytes()).map_err(|source| CliError::File {
+            action: "write the container ID file",
+            path: path.clone(),
+            source,
+        })
+    }
+
+    fn abandon(&self, error: CliError) -> CliError {
+        if let Some((path, _)) = &self.reserved {
+            // The error that is told is the one that came first.
+            let _ = std::fs::remove_file(path);
+        }
+        error
+    }
+}

@@ -1,0 +1,318 @@
+//! What takes more than one message to the registry: each a straight line that may wait, in a task of its own.
+//!
+//! A client that hangs up does not stop them: what was begun is finished.
+
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+
+use mysup_ipc::{
+    container::ContainerConfig,
+    error::{ErrorCode, WireError},
+    id::ContainerId,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    images::{Held, Images},
+    info,
+};
+use crate::{
+    config::Config,
+    error::system_failure,
+    registry::{
+        Draft, Handle, Look, StartOrder, capabilities,
+        plan::{self, Attach, Machine},
+        record::Record,
+        state::{Live, State},
+    },
+    sys,
+};
+
+/// SIGKILL.
+const KILL: u8 = 9;
+/// Another try of a teardown that was not finished, for one who wants the container gone or started.
+const RETRY: Duration = Duration::from_secs(10);
+/// A teardown under way, or a record being written: after this the user is told what it is.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a record being written.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// All that operations need. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Operations {
+    /// The containers.
+    pub(super) registry: Handle,
+    /// The images.
+    pub(super) images: Images,
+    /// Where everything is.
+    pub(super) config: Arc<Config>,
+    /// What this machine gives every container.
+    pub(super) machine: Machine,
+}
+
+/// A container that can be made, and keeps its image until it is.
+pub(super) struct Prepared {
+    draft: Draft,
+    held: Held,
+}
+
+/// The client that comes along with a start.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Its socket.
+    pub(super) socket: OwnedFd,
+    /// What it wants.
+    pub(super) attach: Attach,
+}
+
+/// Whether a container is started as soon as it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Launch {
+    /// `run`
+    AtOnce,
+    /// `create`
+    Later,
+}
+
+impl Operations {
+    /// Looks up the image (and unpacks it, if it is an archive: dropping this future cancels that) and checks all that
+    /// can be checked without making anything.
+    pub(super) async fn prepare(
+        &self,
+        mut config: ContainerConfig,
+        archive: Option<OwnedFd>,
+        launch: Launch,
+    ) -> Result<Prepared, WireError> {
+        let wish = capabilities::Wish {
+            privileged: config.privileged,
+            add: &config.cap_add,
+            drop: &config.cap_drop,
+        };
+        capabilities::keep(wish, self.machine.last_capability)?;
+        info::check_driver(config.storage_driver)?;
+        let held = self.images.hold(&config.image, archive).await?;
+        let id = fresh_id()?;
+        let program = plan::merge(&id, &config, &held.config, &self.config)?;
+        for (key, value) in &held.config.labels {
+            if !config.labels.iter().any(|(own, _)| own == key) {
+                config.labels.push((key.clone(), value.clone()));
+            }
+        }
+        let random = random()?;
+        let draft = Draft {
+            id,
+            config,
+            image: held.image.clone(),
+            program,
+            launch: launch == Launch::AtOnce,
+            random,
+        };
+        Ok(Prepared { draft, held })
+    }
+
+    /// Makes a container.
+    pub(super) async fn create(self, prepared: Prepared) -> Result<ContainerId, WireError> {
+        // `held` lives until the registry knows the container.
+        self.registry.create(prepared.draft).await
+    }
+
+    /// Makes and starts a container. One that cannot be started stays, with its error, unless it has `--rm`.
+    pub(super) async fn run(
+        self,
+        prepared: Prepared,
+        client: Option<Client>,
+    ) -> Result<ContainerId, WireError> {
+        let Prepared { draft, held } = prepared;
+        let ephemeral = draft.config.remove;
+        let id = self.registry.create(draft).await?;
+        // From here on the registry names the container as a user of its image; a start may take long.
+        let layers = held.into_layers();
+        let outcome = match self.registry.look(&id).await {
+            Ok(Look { record: Ok(record), .. }) => self.launch(&record, layers, client).await,
+            Ok(Look { record: Err(reason), .. }) => Err(WireError::new(ErrorCode::System, reason)),
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() && ephemeral {
+            // Usually gone already; this is for a start that never reached a shim.
+            let _ = self.registry.remove(&id).await;
+        }
+        outcome.map(|()| id)
+    }
+
+    async fn launch(
+        &self,
+        record: &Record,
+        layers: Vec<PathBuf>,
+        client: Option<Client>,
+    ) -> Result<(), WireError> {
+        let attach = client.as_ref().map_or(Attach::Nobody, |client| client.attach);
+        let plan = plan::build(record, layers, attach, &self.config, self.machine)?;
+        let attach = client.map(|client| client.socket);
+        self.registry.start(&record.id, StartOrder { plan, attach }).await
+    }
+
+    /// Starts a container that was made or has ended; one that runs is started already.
+    pub(super) async fn start(self, id: ContainerId, client: Option<Client>) -> Result<(), WireError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let look = self.registry.look(&id).await?;
+            match self.settled(&id, &look, deadline).await? {
+                Settled::Yes => {}
+                Settled::LookAgain => continue,
+            }
+            let record = look.record.map_err(|reason| damaged(&id, &reason))?;
+            if let State::Live(Live::Running { .. } | Live::Stopping { .. }) = look.state {
+                return Ok(());
+            }
+            info::check_driver(record.config.storage_driver)?;
+            let held = match &record.image {
+                Some(image) => self.images.hold_known(image).await?,
+                None => self.images.hold(&record.config.image, None).await?,
+            };
+            return self.launch(&record, held.into_layers(), client).await;
+        }
+    }
+
+    /// Waits for what is under way, tries again what is left.
+    async fn settled(&self, id: &ContainerId, look: &Look, deadline: Instant) -> Result<Settled, WireError> {
+        let in_time = Instant::now() < deadline;
+        match look.state {
+            State::Live(Live::TearingDown { .. }) | State::Removing { .. } if in_time => {
+                // Whether it was torn down well is seen at the next look; if it takes too long, the registry says so.
+                let _ = timeout(PATIENCE, self.registry.settle(id)).await;
+                Ok(Settled::LookAgain)
+            }
+            State::Live(Live::Leftover { .. }) => match timeout(RETRY, self.registry.retry(id)).await {
+                Ok(outcome) => outcome.map(|()| Settled::LookAgain),
+                Err(_elapsed) => {
+                    let message = format!("the teardown of container {id} did not end within {RETRY:?}");
+                    Err(WireError::new(ErrorCode::Leftover, message))
+                }
+            },
+            State::New
+            | State::Created
+            | State::Exited
+            | State::Removing { .. }
+            | State::Unreachable(_)
+            | State::Live(
+                Live::Starting
+                | Live::Held { .. }
+                | Live::Running { .. }
+                | Live::Stopping { .. }
+                | Live::TearingDown { .. },
+            ) => {
+                if look.busy && in_time {
+                    sleep(LOOK).await;
+                    return Ok(Settled::LookAgain);
+                }
+                Ok(Settled::Yes)
+            }
+        }
+    }
+
+    /// Stops a container and waits until it is torn down.
+    pub(super) async fn stop(
+        self,
+        id: ContainerId,
+        signal: Option<u8>,
+        seconds: Option<i64>,
+    ) -> Result<(), WireError> {
+        // Its deadline is the link's: the grace, and some time for the shim.
+        self.registry.stop(&id, signal, seconds.map(plan::grace)).await
+    }
+
+    /// Stops and starts.
+    pub(super) async fn restart(self, id: ContainerId, seconds: Option<i64>) -> Result<(), WireError> {
+        let look = self.registry.look(&id).await?;
+        let record = look.record.map_err(|reason| damaged(&id, &reason))?;
+        if record.config.remove {
+            let message =
+                format!("cannot restart container \"{}\": it goes with its end (--rm)", record.name);
+            return Err(WireError::new(ErrorCode::Conflict, message));
+        }
+        self.clone().stop(id.clone(), None, seconds).await?;
+        self.start(id, None).await
+    }
+
+    /// Removes a container; a running one only with force.
+    pub(super) async fn remove(self, id: ContainerId, how: Removal) -> Result<(), WireError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let look = match self.registry.look(&id).await {
+                Ok(look) => look,
+                // It had `--rm`, or somebody else was faster.
+                Err(error) if error.code == ErrorCode::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if let (Err(reason), Removal::Plain) = (&look.record, how) {
+                return Err(damaged(&id, reason));
+            }
+            match self.settled(&id, &look, deadline).await? {
+                Settled::Yes => {}
+                Settled::LookAgain => continue,
+            }
+            let running = matches!(
+                look.state,
+                State::Live(
+                    Live::Starting | Live::Held { .. } | Live::Running { .. } | Live::Stopping { .. }
+                )
+            );
+            if running && how == Removal::Force && Instant::now() < deadline {
+                // What is left then is seen at the next look.
+                if let Err(error) = self.registry.stop(&id, Some(KILL), Some(Some(0))).await
+                    && error.code == ErrorCode::Timeout
+                {
+                    return Err(error);
+                }
+                continue;
+            }
+            return self.registry.remove(&id).await;
+        }
+    }
+
+    /// Stops all containers at once, each with its own grace; one that is to be waited for without end is.
+    pub(super) async fn stop_all(self) -> Result<(), WireError> {
+        let mut stops = tokio::task::JoinSet::new();
+        for container in self.registry.list().await? {
+            stops.spawn(self.clone().stop(container.id, None, None));
+        }
+        while let Some(stopped) = stops.join_next().await {
+            if let Ok(Err(error)) = stopped {
+                tracing::warn!(error = %error.message, "a container was not stopped, continuing");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a container is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// If it does not run.
+    Plain,
+    /// It is killed first.
+    Force,
+}
+
+/// Whether a request can go on.
+enum Settled {
+    Yes,
+    LookAgain,
+}
+
+fn damaged(id: &ContainerId, reason: &str) -> WireError {
+    let message =
+        format!("the record of container {id} is damaged ({reason}): it can only be removed, with force");
+    WireError::new(ErrorCode::Conflict, message)
+}
+
+fn fresh_id() -> Result<ContainerId, WireError> {
+    loop {
+        if let Some(id) = ContainerId::from_random(random()?) {
+            return Ok(id);
+        }
+    }
+}
+
+fn random() -> Result<[u8; 32], WireError> {
+    sys::random_bytes().map_err(|error| system_failure("getrandom", &error))
+}

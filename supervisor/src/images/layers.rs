@@ -1,0 +1,184 @@
+//! The directories of unpacked layers, and the trash.
+//!
+//! A layer is made under a temporary name, synced, and renamed to its digest: what has that name is whole and on the
+//! disk. Never: a change of what is in a layer, the removal of a tree (it is renamed into the trash).
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use mysup_ipc::{id::Digest, layout};
+use rustix::{
+    fs::{Gid, Mode, OFlags, RenameFlags, Uid},
+    io::Errno,
+    rand::GetRandomFlags,
+};
+
+use super::{error::ImageError, record::names_in};
+
+/// Directory below the state root.
+pub(super) const LAYERS: &str = "layers";
+
+/// What a layer is called while it is made: no digest begins like this.
+const TEMPORARY: &str = "import-";
+
+/// The open directories.
+#[derive(Debug)]
+pub(super) struct Layers {
+    layers: OwnedFd,
+    trash: OwnedFd,
+}
+
+/// A layer that is being made.
+#[derive(Debug)]
+pub(super) struct NewLayer {
+    name: String,
+    directory: OwnedFd,
+}
+
+impl NewLayer {
+    /// Its root.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Puts all of it on the disk.
+    ///
+    /// syncfs(2), not fsync(2) of each file: a root file system has thousands of small ones, each fsync is a
+    /// transaction of its own, and directories, links and attributes would need theirs too. syncfs is one. It pays
+    /// for what others have written to the same file system, and it reports write-back errors of anything there
+    /// since Linux 5.8, which can only refuse too much.
+    ///
+    /// # Errors
+    /// If something could not be written.
+    pub(super) fn sync(&self) -> Result<(), ImageError> {
+        rustix::fs::syncfs(&self.directory)
+            .map_err(|errno| ImageError::system("sync", "the new layer", errno))
+    }
+}
+
+impl Layers {
+    /// Opens the directories, making them if need be.
+    ///
+    /// # Errors
+    /// If they cannot be made or are none.
+    pub(super) fn open(root: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { layers: open_private(root, LAYERS)?, trash: open_private(root, layout::TRASH)? })
+    }
+
+    /// An empty directory for a layer: 0755 and root's, which the archive may change.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(super) fn begin(&self) -> Result<NewLayer, ImageError> {
+        let fault = |errno: Errno| ImageError::system("make a directory for", "the new layer", errno);
+        let name = format!("{TEMPORARY}{}", random_hex().map_err(fault)?);
+        rustix::fs::mkdirat(&self.layers, &name, Mode::from_raw_mode(0o700)).map_err(fault)?;
+        let directory = open_directory(self.layers.as_fd(), &name).map_err(fault)?;
+        // An administrator's default ACL on the state root would become part of every file of the layer.
+        match rustix::fs::fremovexattr(&directory, "system.posix_acl_default") {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(fault(errno)),
+        }
+        rustix::fs::fchown(&directory, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(fault)?;
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755)).map_err(fault)?;
+        Ok(NewLayer { name, directory })
+    }
+
+    /// Gives a synced layer its digest for a name. If there is one already, that one stays and this one is thrown
+    /// away: they are the same.
+    ///
+    /// # Errors
+    /// If it cannot be renamed, or the rename cannot be synced.
+    pub(super) fn finish(&self, layer: NewLayer, digest: &Digest) -> Result<(), ImageError> {
+        let fault = |errno: Errno| ImageError::system("store", digest.as_str(), errno);
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.layers, &layer.name, &self.layers, digest.hex(), flags) {
+            Err(Errno::EXIST) => {
+                self.discard(layer);
+                Ok(())
+            }
+            result => {
+                result.map_err(fault)?;
+                rustix::fs::fsync(&self.layers).map_err(fault)
+            }
+        }
+    }
+
+    /// Throws an unfinished layer away.
+    pub(super) fn discard(&self, layer: NewLayer) {
+        if let Err(error) = self.throw_away(&layer.name) {
+            tracing::warn!(layer = layer.name, %error, "an unfinished layer stays until the next start, continuing");
+        }
+    }
+
+    /// Throws a layer away that no image needs. One that is not there is thrown away.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub(super) fn remove(&self, digest: &Digest) -> io::Result<()> {
+        self.throw_away(digest.hex())
+    }
+
+    /// Whether the layer is there.
+    pub(super) fn contains(&self, digest: &Digest) -> bool {
+        open_directory(self.layers.as_fd(), digest.hex()).is_ok()
+    }
+
+    /// The names of all that is there.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(super) fn names(&self) -> io::Result<impl Iterator<Item = String> + use<>> {
+        Ok(names_in(&self.layers)?.into_iter())
+    }
+
+    /// Renames something into the trash, where the sweeper finds it. Not synced: if a power cut brings it back, the
+    /// next start throws it away again.
+    pub(super) fn throw_away(&self, name: &str) -> io::Result<()> {
+        let target = format!("layer-{name}-{}", random_hex()?);
+        match rustix::fs::renameat_with(&self.layers, name, &self.trash, target, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Opens a directory of the store for root alone.
+///
+/// # Errors
+/// If it cannot be made or is none.
+pub(super) fn open_private(root: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let directory = open_directory(root, name)?;
+    rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o700))?;
+    Ok(directory)
+}
+
+/// The store's root, made if need be.
+///
+/// # Errors
+/// If it cannot be made or is none.
+pub(super) fn open_root(path: &Path) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+fn random_hex() -> Result<String, Errno> {
+    let mut bytes = [0_u8; 8];
+    // So few bytes come whole (getrandom(2)).
+    rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}

@@ -1,0 +1,312 @@
+//! The bytes of an archive: from a file or a pipe, plain, gzip or zstd, as the content says and not the name.
+//!
+//! Never: a wait for bytes that cannot be ended, the file offset of a descriptor that is the client's too.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Chain, Cursor, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileExt, FileTypeExt, MetadataExt},
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use flate2::bufread::GzDecoder;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::{
+    cancel::Cancel,
+    error::{ArchiveFault, ImageError},
+};
+
+/// Bytes read ahead of a decompressor. Less than a buffer of the pipeline, so that a plain archive is read right into
+/// those.
+const READ_AHEAD: usize = 64 << 10;
+
+/// The longest of the marks by which compressions are known.
+const MARK: usize = 6;
+
+/// An archive as it was handed over.
+#[derive(Debug)]
+pub(super) struct Archive {
+    file: File,
+    /// Offset at which the archive begins, of a file that can be read twice.
+    begin: Option<u64>,
+}
+
+/// What a file was when it was looked at. Two equal marks, some time apart, are the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FileMark {
+    device: u64,
+    inode: u64,
+    begin: u64,
+    /// Bytes.
+    pub(super) size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileMark {
+    /// When its inode changed last, in nanoseconds since 1970.
+    pub(super) fn changed_at(&self) -> i128 {
+        i128::from(self.changed.0) * 1_000_000_000 + i128::from(self.changed.1)
+    }
+}
+
+impl Archive {
+    /// Takes what a client sent.
+    ///
+    /// # Errors
+    /// If it is nothing that can be read from its beginning to its end.
+    pub(super) fn new(descriptor: OwnedFd) -> Result<Self, ImageError> {
+        let file = File::from(descriptor);
+        let look = |source| ImageError::system("look at", "the archive", source);
+        let kind = file.metadata().map_err(look)?.file_type();
+        if kind.is_dir() {
+            return Err(ArchiveFault::NoStream { kind: "directory" }.into());
+        }
+        if kind.is_block_device() {
+            return Err(ArchiveFault::NoStream { kind: "block device" }.into());
+        }
+        let begin = match kind.is_file() {
+            true => Some(rustix::fs::tell(&file).map_err(|errno| look(errno.into()))?),
+            false => None,
+        };
+        Ok(Self { file, begin })
+    }
+
+    /// The mark of a file; pipes have none.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    pub(super) fn mark(&self) -> Result<Option<FileMark>, ImageError> {
+        let Some(begin) = self.begin else { return Ok(None) };
+        let data =
+            self.file.metadata().map_err(|source| ImageError::system("look at", "the archive", source))?;
+        Ok(Some(FileMark {
+            device: data.dev(),
+            inode: data.ino(),
+            begin,
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        }))
+    }
+
+    /// The uncompressed bytes, from the beginning (of a file each time anew, of a pipe once). Either switch ends it.
+    ///
+    /// # Errors
+    /// If it is empty or compressed with something else, or cannot be read.
+    pub(super) fn open<'a>(
+        &'a self,
+        cancel: &'a Cancel,
+        stop: &'a Cancel,
+    ) -> Result<Uncompressed<'a>, ImageError> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let mut raw = Raw { archive: self, position: self.begin, cancel, stop, taken: Arc::clone(&taken) };
+        let mut head = Vec::with_capacity(MARK);
+        let failed = |source| match cancel.is_cancelled() {
+            true => ImageError::Cancelled,
+            false => ImageError::system("read", "the archive", source),
+        };
+        (&mut raw).take(MARK as u64).read_to_end(&mut head).map_err(failed)?;
+        let format = Format::of(&head)?;
+        let bytes = Cursor::new(head).chain(BufReader::with_capacity(READ_AHEAD, raw));
+        let decoder = match format {
+            Format::Plain => Decoder::Plain(bytes),
+            Format::Gzip => Decoder::Gzip(Members::Within(Box::new(GzDecoder::new(bytes)))),
+            Format::Zstd => Decoder::Zstd(
+                zstd::stream::read::Decoder::with_buffer(bytes)
+                    .map_err(|source| ArchiveFault::Compression { format: "zstd", source })?,
+            ),
+        };
+        Ok(Uncompressed { format, decoder, taken })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Format {
+    /// By the first bytes of an archive.
+    fn of(head: &[u8]) -> Result<Self, ArchiveFault> {
+        let foreign = |format| Err(ArchiveFault::Foreign { format });
+        match head {
+            [] => Err(ArchiveFault::Empty),
+            [0x1f, 0x8b, ..] => Ok(Format::Gzip),
+            // A frame, or a frame to be skipped before it.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Format::Zstd),
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => foreign("xz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => foreign("bzip2"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => foreign("lz4"),
+            [b'P', b'K', 3, 4, ..] => foreign("zip"),
+            [0x1f, 0x9d, ..] => foreign("compress"),
+            _ => Ok(Format::Plain),
+        }
+    }
+}
+
+/// Reads the descriptor and wakes when one of the switches is thrown.
+struct Raw<'a> {
+    archive: &'a Archive,
+    /// Offset of the next byte of a file. Reading at offsets leaves alone the client's own, which is shared.
+    position: Option<u64>,
+    cancel: &'a Cancel,
+    stop: &'a Cancel,
+    taken: Arc<AtomicU64>,
+}
+
+impl Read for Raw<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() || self.stop.is_cancelled() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let count = match &mut self.position {
+            Some(position) => {
+                let count = self.archive.file.read_at(buffer, *position)?;
+                *position += count as u64;
+                count
+            }
+            None => {
+                self.wait()?;
+                (&self.archive.file).read(buffer)?
+            }
+        };
+        self.taken.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+impl Raw<'_> {
+    /// Waits for bytes of a pipe, for as long as its writer likes: only the user knows how long that may be, and he
+    /// has the switch.
+    fn wait(&self) -> io::Result<()> {
+        let mut watched = [
+            PollFd::new(self.archive.file.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.cancel.wake_descriptor(), PollFlags::POLLIN),
+            PollFd::new(self.stop.wake_descriptor(), PollFlags::POLLIN),
+        ];
+        nix::poll::poll(&mut watched, PollTimeout::NONE)?;
+        match watched.iter().skip(1).any(|switch| switch.any().unwrap_or(true)) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+type Bytes<'a> = Chain<Cursor<Vec<u8>>, BufReader<Raw<'a>>>;
+
+/// An archive without its compression.
+pub(super) struct Uncompressed<'a> {
+    format: Format,
+    decoder: Decoder<'a>,
+    taken: Arc<AtomicU64>,
+}
+
+enum Decoder<'a> {
+    Plain(Bytes<'a>),
+    Gzip(Members<Bytes<'a>>),
+    Zstd(zstd::stream::read::Decoder<'a, Bytes<'a>>),
+}
+
+impl Uncompressed<'_> {
+    /// Bytes read of the archive so far, if it is compressed.
+    pub(super) fn compressed(&self) -> Option<u64> {
+        match self.format {
+            Format::Plain => None,
+            Format::Gzip | Format::Zstd => Some(self.taken.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Fills the buffer; less comes at the end only.
+    ///
+    /// # Errors
+    /// If the archive cannot be read or decompressed.
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ImageError> {
+        let mut filled = 0;
+        while let Some(rest @ [_, ..]) = buffer.get_mut(filled..) {
+            match self.decoder.read(rest) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(self.failed(source)),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn failed(&self, source: io::Error) -> ImageError {
+        let format = match self.format {
+            Format::Gzip => "gzip",
+            Format::Zstd => "zstd",
+            Format::Plain => return ImageError::system("read", "the archive", source),
+        };
+        // Errors of the descriptor come through the decoder with their number; what a decoder says has none, but
+        // zstd's are of the kind Other.
+        match source.raw_os_error() {
+            Some(_) => ImageError::system("read", "the archive", source),
+            None => ArchiveFault::Compression { format, source }.into(),
+        }
+    }
+}
+
+impl Read for Decoder<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Decoder::Plain(bytes) => bytes.read(buffer),
+            Decoder::Gzip(members) => members.read(buffer),
+            Decoder::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+/// A gzip file is one or more members (RFC 1952, 2.2). Zeros after the last are padding, as gzip has it; anything
+/// else there is an error, where gzip would print a warning that nobody of ours would see.
+enum Members<R> {
+    Within(Box<GzDecoder<R>>),
+    Done,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Members::Within(decoder) = self else { return Ok(0) };
+            let count = decoder.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let Members::Within(ended) = std::mem::replace(self, Members::Done) else { return Ok(0) };
+            let mut bytes = ended.into_inner();
+            if another_member(&mut bytes)? {
+                *self = Members::Within(Box::new(GzDecoder::new(bytes)));
+            }
+        }
+    }
+}
+
+/// After a member: whether another one follows, or the end.
+fn another_member(bytes: &mut impl BufRead) -> io::Result<bool> {
+    let mut padded = false;
+    loop {
+        let ahead = bytes.fill_buf()?;
+        let zeros = ahead.iter().take_while(|byte| **byte == 0).count();
+        match ahead.get(zeros) {
+            None if zeros == 0 => return Ok(false),
+            None => {}
+            Some(0x1f) if zeros == 0 && !padded => return Ok(true),
+            Some(_) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "garbage after its last member"));
+            }
+        }
+        padded = true;
+        bytes.consume(zeros);
+    }
+}

@@ -1,0 +1,218 @@
+//! Makes the files of an archive in an empty directory.
+//!
+//! A later entry of a name replaces an earlier one: a directory keeps what is in it and takes the new owner, mode and
+//! times; anything else is removed first, so that nothing is ever written through a link; a directory that is not
+//! empty gives way to nothing but a directory.
+//!
+//! Device nodes are made as the archive has them. They open nothing: the layer lies in a directory of root alone, and
+//! in a container the device cgroup decides.
+//!
+//! `.wh.` marks hide what lower layers have. Below an imported root file system there is none, so they make nothing.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, SeekFrom},
+    io::Errno,
+};
+
+use super::{
+    entries::{Entries, Entry, Kind, Name},
+    error::{ImageError, Refusal, quoted},
+    limits::Limits,
+    metadata,
+    sparse::SparseMap,
+    tape::Tape,
+    tree::{Place, Tree, failed, open_directory},
+};
+
+/// What came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Totals {
+    /// Bytes of all files, replaced ones included; holes are none.
+    pub(super) bytes: u64,
+    /// Entries that were not made into files: marks of removed files.
+    pub(super) marks: u64,
+    /// Extended attributes that were left out.
+    pub(super) attributes_left_out: u64,
+}
+
+/// Unpacks the archive into the empty directory `root`.
+///
+/// # Errors
+/// If the archive is refused or damaged, or the file system fails. What was made until then is left there.
+pub(super) fn unpack(tape: &mut Tape, root: BorrowedFd<'_>, limits: &Limits) -> Result<Totals, ImageError> {
+    let mut unpacking = Unpacking { tree: Tree::new(root), limits, totals: Totals::default() };
+    let mut entries = Entries::new(limits);
+    while let Some(entry) = entries.next(tape)? {
+        unpacking.make(&entry, tape)?;
+    }
+    unpacking.tree.leave()?;
+    Ok(unpacking.totals)
+}
+
+struct Unpacking<'u> {
+    tree: Tree<'u>,
+    limits: &'u Limits,
+    totals: Totals,
+}
+
+impl Unpacking<'_> {
+    fn make(&mut self, entry: &Entry, tape: &mut Tape) -> Result<(), ImageError> {
+        let refused = |refusal| Err(ImageError::refused(entry.name.bytes(), refusal));
+        self.tree.begin_entry()?;
+        self.totals.attributes_left_out += metadata::check_attributes(entry)?;
+        if entry.name.is_root() {
+            return match entry.kind {
+                Kind::Directory => metadata::apply(self.tree.root()?, entry),
+                Kind::File(_)
+                | Kind::Symlink(_)
+                | Kind::Hardlink(_)
+                | Kind::Fifo
+                | Kind::Character(..)
+                | Kind::Block(..)
+                | Kind::Mark => refused(Refusal::NotDirectory),
+            };
+        }
+        match &entry.kind {
+            Kind::File(map) => self.make_file(entry, map.as_ref(), tape),
+            Kind::Directory => self.make_directory(entry),
+            Kind::Symlink(target) => {
+                let link =
+                    |place: Place<'_>| rustix::fs::symlinkat(target.as_slice(), place.directory, place.name);
+                self.make_anew(&entry.name, "make the symbolic link", link)?;
+                metadata::apply_to_link(self.tree.place(&entry.name)?, entry)
+            }
+            Kind::Hardlink(target) => self.make_hardlink(entry, target),
+            Kind::Fifo => self.make_node(entry, FileType::Fifo, 0),
+            Kind::Character(0, 0) => refused(Refusal::OverlayMark),
+            Kind::Character(major, minor) => {
+                self.make_node(entry, FileType::CharacterDevice, rustix::fs::makedev(*major, *minor))
+            }
+            Kind::Block(major, minor) => {
+                self.make_node(entry, FileType::BlockDevice, rustix::fs::makedev(*major, *minor))
+            }
+            Kind::Mark => {
+                self.totals.marks += 1;
+                tape.copy(entry.stored, |_| Ok(()))?;
+                tape.skip_padding(entry.stored)
+            }
+        }
+    }
+
+    fn make_file(
+        &mut self,
+        entry: &Entry,
+        map: Option<&SparseMap>,
+        tape: &mut Tape,
+    ) -> Result<(), ImageError> {
+        if map.map_or(entry.stored, |map| map.size) > self.limits.file {
+            return Err(ImageError::refused(entry.name.bytes(), Refusal::Size(self.limits.file)));
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = self.make_anew(&entry.name, "make the file", |place| {
+            rustix::fs::openat(place.directory, place.name, flags, Mode::from_raw_mode(0o600))
+        })?;
+        match map {
+            None => write_run(&file, entry, entry.stored, tape)?,
+            Some(map) => {
+                let fault = |errno| failed("write", &entry.name, errno);
+                rustix::fs::ftruncate(&file, map.size).map_err(fault)?;
+                for segment in &map.segments {
+                    rustix::fs::seek(&file, SeekFrom::Start(segment.offset)).map_err(fault)?;
+                    write_run(&file, entry, segment.length, tape)?;
+                }
+            }
+        }
+        tape.skip_padding(entry.stored)?;
+        self.totals.bytes += entry.stored;
+        metadata::apply(file.as_fd(), entry)
+    }
+
+    fn make_directory(&mut self, entry: &Entry) -> Result<(), ImageError> {
+        let place = self.tree.place(&entry.name)?;
+        let known =
+            place.look().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        if !known {
+            self.make_anew(&entry.name, "make the directory", |place| {
+                rustix::fs::mkdirat(place.directory, place.name, Mode::from_raw_mode(0o700))
+            })?;
+        }
+        let directory = open_directory(self.tree.place(&entry.name)?)
+            .map_err(|errno| failed("open the directory", &entry.name, errno))?;
+        metadata::apply(directory.as_fd(), entry)
+    }
+
+    /// Another name of a file of the archive. What the entry says of owner and mode is the file's own, and not
+    /// looked at, as GNU tar has it.
+    fn make_hardlink(&mut self, entry: &Entry, target: &Name) -> Result<(), ImageError> {
+        let refused = |refusal: fn(String) -> Refusal| {
+            ImageError::refused(entry.name.bytes(), refusal(quoted(target.bytes())))
+        };
+        let missing = |errno| match errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => refused(Refusal::MissingTarget),
+            _ => failed("look up the link target of", &entry.name, errno),
+        };
+        if target.is_root() {
+            return Err(refused(Refusal::DirectoryTarget));
+        }
+        let directory = self.tree.target_directory(target).map_err(missing)?;
+        let old = Place { directory: directory.as_fd(), name: target.last() };
+        let stat = old.look().map_err(missing)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(refused(Refusal::DirectoryTarget));
+        }
+        // Of itself, or once more: removing it first would lose the file.
+        let there = self.tree.place(&entry.name)?.look();
+        if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino)) {
+            return Ok(());
+        }
+        self.make_anew(&entry.name, "make the hard link", |place| {
+            rustix::fs::linkat(old.directory, old.name, place.directory, place.name, AtFlags::empty())
+        })
+    }
+
+    fn make_node(&mut self, entry: &Entry, kind: FileType, device: u64) -> Result<(), ImageError> {
+        self.make_anew(&entry.name, "make the device node or fifo", |place| {
+            rustix::fs::mknodat(place.directory, place.name, kind, Mode::from_raw_mode(0o600), device)
+        })?;
+        metadata::apply_to_node(self.tree.place(&entry.name)?, entry)
+    }
+
+    /// Makes something that must not be there yet; what is there is removed first.
+    fn make_anew<T>(
+        &mut self,
+        name: &Name,
+        action: &'static str,
+        make: impl Fn(Place<'_>) -> Result<T, Errno>,
+    ) -> Result<T, ImageError> {
+        let place = self.tree.place(name)?;
+        let fault = |errno| failed(action, name, errno);
+        match make(place) {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(fault),
+        }
+        place.clear().map_err(|errno| match errno {
+            Errno::NOTEMPTY | Errno::EXIST => ImageError::refused(name.bytes(), Refusal::InTheWay),
+            _ => failed("replace", name, errno),
+        })?;
+        let made = make(place).map_err(fault);
+        self.tree.forget();
+        made
+    }
+}
+
+/// Writes the next bytes of the tape at the file's offset.
+fn write_run(file: &OwnedFd, entry: &Entry, length: u64, tape: &mut Tape) -> Result<(), ImageError> {
+    tape.copy(length, |bytes| {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = match rustix::io::write(file, rest) {
+                Err(Errno::INTR) => continue,
+                result => result.map_err(|errno| failed("write", &entry.name, errno))?,
+            };
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    })
+}

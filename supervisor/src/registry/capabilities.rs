@@ -1,0 +1,161 @@
+//! Which capabilities a container's program keeps: docker's rules, capabilities(7)'s numbers.
+
+use mysup_ipc::error::{ErrorCode, WireError};
+
+/// By number, include/uapi/linux/capability.h.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// docker's fourteen: what a container gets when nobody says otherwise.
+const DEFAULT: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+
+/// What was asked for about capabilities.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// `--privileged`.
+    pub(crate) privileged: bool,
+    /// `--cap-add`.
+    pub(crate) add: &'a [String],
+    /// `--cap-drop`.
+    pub(crate) drop: &'a [String],
+}
+
+/// The numbers of the capabilities to keep, ascending; none is above `last`, the kernel's last one.
+pub(crate) fn keep(wish: Wish<'_>, last: u8) -> Result<Vec<u8>, WireError> {
+    let (add, drop) = (parse(wish.add, last)?, parse(wish.drop, last)?);
+    let default: Vec<u8> = DEFAULT.iter().filter_map(|name| number(name)).collect();
+    let kept = |capability: &u8| {
+        if wish.privileged {
+            true
+        } else if add.all {
+            !drop.named.contains(capability)
+        } else if drop.all {
+            add.named.contains(capability)
+        } else {
+            add.named.contains(capability) || default.contains(capability) && !drop.named.contains(capability)
+        }
+    };
+    Ok((0..=last).filter(kept).collect())
+}
+
+struct Parsed {
+    all: bool,
+    named: Vec<u8>,
+}
+
+fn parse(names: &[String], last: u8) -> Result<Parsed, WireError> {
+    let mut parsed = Parsed { all: false, named: Vec::new() };
+    for typed in names {
+        let upper = typed.to_ascii_uppercase();
+        let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        match number(name) {
+            _ if name == "ALL" => parsed.all = true,
+            Some(number) if number <= last => parsed.named.push(number),
+            Some(_) => {
+                let message = format!("capability \"{typed}\" is not known to this kernel");
+                return Err(WireError::new(ErrorCode::Invalid, message));
+            }
+            None => {
+                let message = format!("invalid capability: \"{typed}\": capabilities(7) lists them");
+                return Err(WireError::new(ErrorCode::Invalid, message));
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+fn number(name: &str) -> Option<u8> {
+    NAMES.iter().position(|known| *known == name).and_then(|index| u8::try_from(index).ok())
+}
+
+/// The kernel's last capability.
+pub(crate) fn last_of_kernel() -> u8 {
+    let known = u8::try_from(NAMES.len() - 1).unwrap_or(u8::MAX);
+    // The file is there since Linux 3.2; without it the last one we know is asked for.
+    let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
+    text.trim().parse().unwrap_or(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(privileged: bool, add: &[&str], drop: &[&str]) -> Result<Vec<u8>, WireError> {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        keep(Wish { privileged, add: &owned(add), drop: &owned(drop) }, 40)
+    }
+
+    #[test]
+    fn the_default_is_dockers_set() {
+        // 0xa80425fb is CapEff of `docker run busybox`.
+        let bits = kept(false, &[], &[]).unwrap().iter().fold(0_u64, |bits, number| bits | 1 << number);
+        assert_eq!(bits, 0xa804_25fb);
+    }
+
+    #[test]
+    fn adding_and_dropping_follow_docker() {
+        assert_eq!(kept(false, &["sys_admin"], &["ALL"]).unwrap(), [21]);
+        assert!(kept(false, &[], &["ALL"]).unwrap().is_empty());
+        assert_eq!(kept(false, &["ALL"], &["CAP_CHOWN"]).unwrap().len(), 40);
+        assert_eq!(kept(true, &[], &["ALL"]).unwrap().len(), 41);
+        assert!(!kept(false, &[], &["KILL"]).unwrap().contains(&5));
+        assert!(kept(false, &["FLY"], &[]).unwrap_err().message.contains("FLY"));
+        assert!(keep(Wish { privileged: false, add: &["BPF".into()], drop: &[] }, 38).is_err());
+    }
+}

@@ -1,0 +1,241 @@
+//! One container in the registry: its record, where it is, and who waits for it.
+
+use std::sync::Arc;
+
+use mysup_ipc::{
+    container::{ContainerInfo, ContainerState},
+    error::{ErrorCode, WireError},
+    exit::{ExitReport, ExitStatus},
+    id::{ContainerId, ContainerName},
+    teardown::{Outcome, TeardownReport, TeardownStep},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Reply,
+    record::Record,
+    state::{Live, State},
+};
+use crate::{
+    config::{Config, text},
+    shim_link::Link,
+};
+
+/// What the registry knows of one container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    /// Its id.
+    pub(crate) id: ContainerId,
+    /// Its record, or what is wrong with it.
+    pub(crate) record: Result<Arc<Record>, String>,
+    /// Where it is.
+    pub(crate) state: State,
+    /// How it last ended, or why it could not be started.
+    pub(crate) exit: Option<ExitReport>,
+    /// Its last teardown, or the one under way.
+    pub(crate) teardown: Option<TeardownReport>,
+    /// To its shim.
+    pub(crate) link: Option<Link>,
+    /// Why its start failed: told when it is torn down.
+    pub(crate) failure: Option<WireError>,
+    /// A stop that came before the program ran.
+    pub(crate) early_stop: Option<(u8, Option<u64>)>,
+    /// What a silent shim was asked.
+    pub(crate) silence: String,
+    /// A job writes one of its records.
+    pub(crate) busy: bool,
+    /// Those who wait for its program to run.
+    pub(crate) starters: Vec<Reply<()>>,
+    /// Those who wait for the end of its teardown.
+    pub(crate) watchers: Vec<Reply<()>>,
+    /// Those who wait for its end.
+    pub(crate) waiters: Vec<oneshot::Sender<ExitReport>>,
+}
+
+impl Container {
+    /// A container that nobody waits for yet.
+    pub(crate) fn new(id: ContainerId, record: Result<Arc<Record>, String>, state: State) -> Self {
+        Self {
+            id,
+            record,
+            state,
+            exit: None,
+            teardown: None,
+            link: None,
+            failure: None,
+            early_stop: None,
+            silence: String::new(),
+            busy: false,
+            starters: Vec::new(),
+            watchers: Vec::new(),
+            waiters: Vec::new(),
+        }
+    }
+
+    /// Its name, unless its record is damaged.
+    pub(crate) fn name(&self) -> Option<&ContainerName> {
+        self.record.as_ref().ok().map(|record| &record.name)
+    }
+
+    /// How it is called in messages.
+    pub(crate) fn label(&self) -> String {
+        self.name().map_or_else(|| self.id.short().to_owned(), ToString::to_string)
+    }
+
+    /// Nothing of it is to remain after its end.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.record.as_ref().is_ok_and(|record| record.config.remove)
+    }
+
+    /// As the user sees it.
+    pub(crate) fn info(&self, own: &Config) -> ContainerInfo {
+        let places = own.places(&self.id);
+        let record = self.record.as_ref().ok();
+        let program = record.map(|record| record.program.clone());
+        let (args, env, workdir) =
+            program.map(|program| (program.args, program.env, program.workdir)).unwrap_or_default();
+        ContainerInfo {
+            id: self.id.clone(),
+            name: self.name().cloned(),
+            created_at: record.map_or(0, |record| record.created_at),
+            config: record.map(|record| record.config.clone()),
+            image: record.and_then(|record| record.image.clone()),
+            args,
+            env,
+            workdir,
+            state: self.shown_state(),
+            exit: self.exit.clone(),
+            teardown: self.teardown.clone(),
+            state_dir: text(&places.state),
+            run_dir: text(&places.run),
+        }
+    }
+
+    /// docker's idea of where it is.
+    pub(crate) fn shown_state(&self) -> ContainerState {
+        if let Err(reason) = &self.record {
+            return ContainerState::Damaged(reason.clone());
+        }
+        match &self.state {
+            State::New | State::Created | State::Removing { ran: false } => ContainerState::Created,
+            State::Exited | State::Removing { ran: true } => ContainerState::Exited,
+            State::Unreachable(_) => ContainerState::Unreachable,
+            State::Live(live) => match *live {
+                Live::Starting | Live::Held { .. } => ContainerState::Starting,
+                Live::Running { pid, since } => ContainerState::Running { pid, since },
+                Live::Stopping { pid, since } => ContainerState::Stopping { pid, since },
+                Live::TearingDown { .. } => ContainerState::TearingDown,
+                Live::Leftover { .. } => ContainerState::Leftover,
+            },
+        }
+    }
+
+    /// Its init on the host, while it runs.
+    pub(crate) fn running_pid(&self) -> Option<u32> {
+        match &self.state {
+            State::Live(Live::Running { pid, .. } | Live::Stopping { pid, .. }) => Some(*pid),
+            State::New
+            | State::Created
+            | State::Exited
+            | State::Removing { .. }
+            | State::Unreachable(_)
+            | State::Live(
+                Live::Starting | Live::Held { .. } | Live::TearingDown { .. } | Live::Leftover { .. },
+            ) => None,
+        }
+    }
+
+    /// A step of a teardown; of a step that is tried again only the last try is kept.
+    pub(crate) fn note_step(&mut self, step: TeardownStep) {
+        let steps = &mut self.teardown.get_or_insert_default().steps;
+        steps.retain(|old| (old.kind, &old.target) != (step.kind, &step.target));
+        steps.push(step);
+    }
+
+    /// The program has ended: those who wait are told.
+    pub(crate) fn tell_exit(&mut self, report: &ExitReport) {
+        for waiter in self.waiters.drain(..) {
+            // A client that hung up does not wait any more.
+            let _ = waiter.send(report.clone());
+        }
+    }
+
+    /// The program runs: those who started it are told.
+    pub(crate) fn tell_started(&mut self) {
+        for starter in self.starters.drain(..) {
+            // A client that hung up does not wait any more.
+            let _ = starter.send(Ok(()));
+        }
+    }
+
+    /// The program will not run: those who started it are told why.
+    pub(crate) fn tell_not_started(&mut self, error: &WireError) {
+        for starter in self.starters.drain(..) {
+            // A client that hung up does not wait any more.
+            let _ = starter.send(Err(error.clone()));
+        }
+    }
+
+    /// The teardown has come to an end, good or bad: those who watch are told.
+    pub(crate) fn tell_settled(&mut self, outcome: &Result<(), WireError>) {
+        for watcher in self.watchers.drain(..) {
+            // A client that hung up does not wait any more.
+            let _ = watcher.send(outcome.clone());
+        }
+    }
+
+    /// What is left, and who holds it.
+    pub(crate) fn leftover_error(&self) -> WireError {
+        let mut reasons = Vec::new();
+        for step in self.teardown.iter().flat_map(TeardownReport::failures) {
+            let Outcome::Failed { error, holders } = &step.outcome else { continue };
+            let mut reason = format!("{} {}: {error}", step.kind.name(), step.target);
+            if !holders.is_empty() {
+                let named: Vec<String> =
+                    holders.iter().map(|holder| format!("{} (pid {})", holder.program, holder.pid)).collect();
+                reason.push_str(&format!(", held by {}", named.join(", ")));
+            }
+            reasons.push(reason);
+        }
+        let message = format!(
+            "the teardown of container {} is not finished: {}",
+            self.label(),
+            if reasons.is_empty() { "the reason is not known".to_owned() } else { reasons.join("; ") }
+        );
+        WireError::new(ErrorCode::Leftover, message)
+    }
+
+    /// Its shim does not answer.
+    pub(crate) fn unreachable_error(&self) -> WireError {
+        let message = format!("the shim of container {} does not answer: {}", self.label(), self.silence);
+        WireError::new(ErrorCode::Timeout, message)
+    }
+}
+
+/// Whether a report is of a program that ran. One whose end is unknown may have.
+pub(crate) fn ran(report: &ExitReport) -> bool {
+    report.started_at.is_some() || report.status == ExitStatus::Unknown
+}
+
+/// The report of a start that failed, for the time until the shim's own, or where there is none: docker's codes.
+pub(crate) fn failed_start(error: &WireError, at: u64) -> ExitReport {
+    let code = match error.code {
+        ErrorCode::CommandNotFound => 127,
+        ErrorCode::CommandNotExecutable => 126,
+        ErrorCode::NotFound
+        | ErrorCode::Ambiguous
+        | ErrorCode::Conflict
+        | ErrorCode::Invalid
+        | ErrorCode::System
+        | ErrorCode::Timeout
+        | ErrorCode::Leftover
+        | ErrorCode::Protocol => 128,
+    };
+    ExitReport {
+        status: ExitStatus::Code(code),
+        oom_killed: false,
+        started_at: None,
+        finished_at: at,
+        error: error.message.clone(),
+    }
+}

@@ -1,0 +1,315 @@
+//! What links and jobs tell the registry, and whom it tells.
+
+use std::sync::Arc;
+
+use mysup_ipc::{
+    error::{ErrorCode, WireError},
+    exit::ExitReport,
+    id::ContainerId,
+    shim::ShimReport,
+    teardown::{Outcome, StepKind, TeardownReport, TeardownStep},
+};
+
+use super::{
+    Registry,
+    container::{Container, failed_start, ran},
+    jobs::JobDone,
+    record::Record,
+    state::{self, Live, Said, State, Want},
+};
+use crate::{
+    shim_link::{Command, Event, LinkMessage},
+    sys,
+};
+
+impl Registry {
+    /// A link says something about its container.
+    pub(super) fn link_said(&mut self, message: LinkMessage) {
+        let LinkMessage { id, epoch, event } = message;
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        if container.link.as_ref().is_none_or(|link| link.epoch != epoch) {
+            tracing::debug!(container = %id, ?event, "an old link spoke, ignored");
+            return;
+        }
+        let said = said(&event);
+        match state::next(&container.state, state::Event::Said(said)) {
+            Ok(state) => container.state = state,
+            Err(refusal) => {
+                tracing::warn!(container = %id, ?said, state = ?container.state, ?refusal, "a shim spoke out of order, continuing");
+                return;
+            }
+        }
+        log(&id, &event);
+        match event {
+            Event::Held { .. } => {}
+            Event::Started { .. } => container.started(),
+            Event::Failed(error) => container.failed(error),
+            Event::Exited(report) => container.exited(report),
+            Event::Lost => container.teardown = None,
+            Event::Step(step) => container.note_step(step),
+            Event::Leftover(report) => container.left_over(report),
+            Event::Silent(what) => container.silent(what),
+            Event::Stands(report) => container.stands(report),
+            Event::GaveUp(reason) => {
+                container.link = None;
+                container.left_over(gave_up(reason));
+            }
+            Event::NotLaunched(error) => {
+                container.link = None;
+                if let Ok(record) = &container.record {
+                    // Whether that was written is not known: the next start writes it again.
+                    container.record = Ok(Arc::new(Record { launched: false, ..Record::clone(record) }));
+                }
+                container.failed(error);
+                self.finish(&id);
+            }
+            Event::TornDown(report) => {
+                container.link = None;
+                container.teardown = Some(report);
+                self.finish(&id);
+            }
+        }
+    }
+
+    /// Nothing is left of a container's last run: what must be on disk before anybody is told gets there.
+    fn finish(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if container.is_ephemeral() {
+            if let Ok(state) = state::next(&container.state, state::Event::Wanted(Want::Remove)) {
+                container.state = state;
+                self.job_bury(id);
+            }
+            return;
+        }
+        match (&container.failure, container.exit.clone()) {
+            (Some(_), Some(report)) => {
+                container.busy = true;
+                self.job_record_failure(id, report);
+            }
+            (Some(_) | None, None) | (None, Some(_)) => container.settle(),
+        }
+    }
+
+    /// A job on disk has ended.
+    pub(super) fn job_done(&mut self, done: JobDone) {
+        match done {
+            JobDone::Created(id, result, reply) => self.created(&id, result, reply),
+            JobDone::Buried(id, result) => self.buried(&id, result),
+            JobDone::FailureRecorded(id, result) => {
+                let Some(container) = self.containers.get_mut(&id) else { return };
+                container.busy = false;
+                if let Err(error) = result {
+                    tracing::warn!(container = %id, error = %error.message, "cannot record a failed start, continuing");
+                }
+                container.settle();
+            }
+            JobDone::Renamed(id, record, result, reply) => {
+                let answer = match (result, self.containers.get_mut(&id)) {
+                    (Ok(()), Some(container)) => {
+                        container.busy = false;
+                        let old = container.name().cloned();
+                        container.record = Ok(record);
+                        if let Some(old) = old {
+                            self.names.remove(&old);
+                        }
+                        Ok(())
+                    }
+                    (Ok(()), None) => {
+                        self.names.remove(&record.name);
+                        Err(super::gone(&id))
+                    }
+                    (Err(error), found) => {
+                        if let Some(container) = found {
+                            container.busy = false;
+                        }
+                        self.names.remove(&record.name);
+                        Err(error)
+                    }
+                };
+                // A client that hung up needs no answer.
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    fn created(&mut self, id: &ContainerId, result: Result<(), WireError>, reply: super::Reply<ContainerId>) {
+        let answer = match result {
+            Ok(()) => {
+                if let Some(container) = self.containers.get_mut(id)
+                    && let Ok(state) = state::next(&container.state, state::Event::Written)
+                {
+                    container.state = state;
+                    tracing::info!(container = %id, name = %container.label(), "created");
+                }
+                Ok(id.clone())
+            }
+            Err(error) => {
+                self.forget(id);
+                Err(error)
+            }
+        };
+        // A client that hung up needs no answer.
+        let _ = reply.send(answer);
+    }
+
+    fn buried(&mut self, id: &ContainerId, result: Result<(), WireError>) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if let Some(failure) = container.failure.take() {
+            container.tell_not_started(&failure);
+        }
+        match result {
+            Ok(()) => {
+                self.forget(id);
+                self.means.sweeper.wake();
+                self.means.freed.notify_one();
+            }
+            Err(error) => {
+                tracing::warn!(container = %id, error = %error.message, "cannot remove a container, continuing");
+                if let Ok(state) = state::next(&container.state, state::Event::NotRemoved) {
+                    container.state = state;
+                }
+                container.tell_settled(&Err(error));
+            }
+        }
+    }
+}
+
+impl Container {
+    fn started(&mut self) {
+        self.tell_started();
+        if let Some((signal, grace_ms)) = self.early_stop.take()
+            && let Ok(state) = state::next(&self.state, state::Event::Wanted(Want::Stop))
+        {
+            if self.command(Command::Stop { signal, grace_ms }) {
+                self.state = state;
+            } else {
+                self.tell_settled(&Err(self.unreachable_error()));
+            }
+        }
+    }
+
+    fn failed(&mut self, error: WireError) {
+        let report = failed_start(&error, sys::now());
+        self.failure = Some(error);
+        self.tell_exit(&report);
+        self.exit = Some(report);
+    }
+
+    fn exited(&mut self, report: ExitReport) {
+        if ran(&report) {
+            // Even if the word of it was lost with its shim.
+            self.tell_started();
+        } else if self.failure.is_none() {
+            self.failure = Some(WireError::new(ErrorCode::System, report.error.clone()));
+        }
+        self.tell_exit(&report);
+        self.exit = Some(report);
+    }
+
+    fn left_over(&mut self, report: TeardownReport) {
+        self.teardown = Some(report);
+        if let Some(failure) = self.failure.take() {
+            self.tell_not_started(&failure);
+        }
+        self.tell_settled(&Err(self.leftover_error()));
+    }
+
+    fn silent(&mut self, what: String) {
+        self.silence = what;
+        let error = self.unreachable_error();
+        self.tell_not_started(&error);
+        self.tell_settled(&Err(error));
+    }
+
+    fn stands(&mut self, report: ShimReport) {
+        if let Some(exit) = report.exit {
+            self.exited(exit);
+        } else if matches!(self.state, State::Live(Live::Running { .. } | Live::Stopping { .. })) {
+            self.started();
+        }
+        if let Some(leftover) = report.leftover {
+            self.teardown = Some(leftover);
+            // A new supervisor tries what was left once more; a shim that takes no command tries by itself.
+            let _ = self.command(Command::Retry);
+        }
+    }
+
+    /// All that was to be written is written: everybody is told.
+    fn settle(&mut self) {
+        let failure = self.failure.take().unwrap_or_else(|| {
+            WireError::new(ErrorCode::System, "the container was stopped before its program was started")
+        });
+        self.tell_not_started(&failure);
+        self.tell_settled(&Ok(()));
+    }
+}
+
+/// What an event means to the state.
+fn said(event: &Event) -> Said {
+    match event {
+        Event::NotLaunched(_) => Said::NotLaunched,
+        Event::Held { pid } => Said::Held { pid: *pid },
+        Event::Started { at } => Said::Started { at: *at },
+        Event::Failed(_) => Said::Failed,
+        Event::Exited(report) => Said::Ended { ran: ran(report) },
+        Event::Lost => Said::Lost,
+        Event::Step(_) => Said::Step,
+        Event::TornDown(_) => Said::TornDown,
+        Event::Leftover(_) | Event::GaveUp(_) => Said::Leftover,
+        Event::Silent(_) => Said::Silent,
+        Event::Stands(report) => Said::Stands(standing(report)),
+    }
+}
+
+/// Where a shim says it is.
+fn standing(report: &ShimReport) -> Live {
+    let ran = report.started_at.is_some() || report.exit.as_ref().is_some_and(ran);
+    match (&report.leftover, &report.exit, report.init_pid, report.started_at) {
+        (Some(_), _, _, _) => Live::Leftover { ran },
+        (None, Some(_), _, _) => Live::TearingDown { ran },
+        (None, None, Some(pid), Some(since)) if report.stopping => Live::Stopping { pid, since },
+        (None, None, Some(pid), Some(since)) => Live::Running { pid, since },
+        (None, None, Some(pid), None) => Live::Held { pid },
+        // Its init has ended, and the record of it is on its way.
+        (None, None, None, Some(_)) => Live::TearingDown { ran: true },
+        (None, None, None, None) => Live::Starting,
+    }
+}
+
+/// What a teardown that could not even be tried looks like.
+fn gave_up(reason: String) -> TeardownReport {
+    let step = TeardownStep {
+        kind: StepKind::Processes,
+        target: String::new(),
+        at: sys::now(),
+        took: 0,
+        outcome: Outcome::Failed { error: reason, holders: Vec::new() },
+    };
+    TeardownReport { steps: vec![step] }
+}
+
+fn log(id: &ContainerId, event: &Event) {
+    match event {
+        Event::Started { .. } => tracing::info!(container = %id, "started"),
+        Event::Exited(report) => {
+            tracing::info!(container = %id, status = ?report.status, error = %report.error, "ended");
+        }
+        Event::TornDown(_) => tracing::info!(container = %id, "torn down"),
+        Event::Failed(error) | Event::NotLaunched(error) => {
+            tracing::info!(container = %id, error = %error.message, "could not be started");
+        }
+        Event::Lost => {
+            tracing::warn!(container = %id, "its shim is dead, another one takes it down, continuing")
+        }
+        Event::Leftover(report) => {
+            tracing::warn!(container = %id, steps = ?report.failures().collect::<Vec<_>>(), "not all could be taken down, continuing");
+        }
+        Event::Silent(what) => tracing::warn!(container = %id, %what, "its shim does not answer, continuing"),
+        Event::GaveUp(reason) => {
+            tracing::warn!(container = %id, %reason, "cannot be taken down now, continuing")
+        }
+        Event::Held { .. } | Event::Step(_) | Event::Stands(_) => {
+            tracing::debug!(container = %id, ?event, "its shim says");
+        }
+    }
+}

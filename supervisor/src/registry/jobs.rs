@@ -1,0 +1,200 @@
+//! What the registry has to do on disk: on threads that may block, never in its own task, and told to it afterwards.
+//!
+//! Never here: the removal of a tree. A container's directory is renamed into the trash; the shim's sweep does the rest.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::{fd::AsFd, unix::fs::DirBuilderExt},
+    path::Path,
+    sync::Arc,
+};
+
+use mysup_ipc::{
+    error::WireError,
+    exit::ExitReport,
+    id::ContainerId,
+    layout,
+    record::{self, Durability},
+};
+
+use super::{Registry, Reply, record::Record};
+use crate::{
+    config::{Config, Places},
+    error::{file_error, system_failure},
+    sys,
+};
+
+/// A job that has ended, and for whom.
+#[derive(Debug)]
+pub(crate) enum JobDone {
+    /// A container's directory and record were made.
+    Created(ContainerId, Result<(), WireError>, Reply<ContainerId>),
+    /// A container's directory is in the trash.
+    Buried(ContainerId, Result<(), WireError>),
+    /// A container's record has its new name.
+    Renamed(ContainerId, Arc<Record>, Result<(), WireError>, Reply<()>),
+    /// The report of a failed start is on disk.
+    FailureRecorded(ContainerId, Result<(), WireError>),
+}
+
+impl Registry {
+    pub(super) fn job_create(&self, id: ContainerId, record: Arc<Record>, reply: Reply<ContainerId>) {
+        let config = Arc::clone(&self.means.config);
+        self.job(move || make(&config, &record), move |result| JobDone::Created(id, result, reply));
+    }
+
+    pub(super) fn job_bury(&self, id: &ContainerId) {
+        let (places, id) = (self.means.config.places(id), id.clone());
+        self.job(move || bury(&places), move |result| JobDone::Buried(id, result));
+    }
+
+    pub(super) fn job_rename(&self, id: &ContainerId, record: Arc<Record>, reply: Reply<()>) {
+        let (directory, id) = (self.means.config.places(id).state, id.clone());
+        let written = Arc::clone(&record);
+        self.job(
+            move || {
+                written.write(&directory).map_err(|error| file_error("write the record in", directory, error))
+            },
+            move |result| JobDone::Renamed(id, record, result, reply),
+        );
+    }
+
+    pub(super) fn job_record_failure(&self, id: &ContainerId, report: ExitReport) {
+        let (places, id) = (self.means.config.places(id), id.clone());
+        self.job(
+            move || {
+                // Empty where no shim ever was; otherwise the shim has removed it.
+                let _ = fs::remove_dir(&places.run);
+                record_exit(&places, &report)
+                    .map_err(|error| file_error("write the exit record in", places.state, error))
+            },
+            move |result| JobDone::FailureRecorded(id, result),
+        );
+    }
+
+    fn job(
+        &self,
+        work: impl FnOnce() -> Result<(), WireError> + Send + 'static,
+        done: impl FnOnce(Result<(), WireError>) -> JobDone + Send + 'static,
+    ) {
+        let queue = self.jobs.0.clone();
+        // Detached: it is not cancelled by whoever asked for it.
+        drop(tokio::spawn(async move {
+            let result = match tokio::task::spawn_blocking(work).await {
+                Ok(result) => result,
+                Err(panic) => Err(system_failure("a job on disk was broken off", &panic)),
+            };
+            // A registry that is gone needs no answer.
+            let _ = queue.send(done(result)).await;
+        }));
+    }
+}
+
+/// Makes a container's directories and its record, or nothing. The run directory comes first: a container that was
+/// to be started at once and has none would otherwise look, after a crash, as if it had ended unseen.
+fn make(config: &Config, record: &Record) -> Result<(), WireError> {
+    let places = config.places(&record.id);
+    let made = (|| {
+        if record.launched {
+            make_directory(&places.run).map_err(|error| file_error("make directory", &places.run, error))?;
+        }
+        make_directory(&places.state).map_err(|error| file_error("make directory", &places.state, error))?;
+        record
+            .write(&places.state)
+            .map_err(|error| file_error("write the record in", &places.state, error))?;
+        if record.durability() == Durability::Durable {
+            let parent = config.containers();
+            sync_directory(&parent).map_err(|error| file_error("sync", parent, error))?;
+        }
+        Ok(())
+    })();
+    if made.is_err() {
+        unmake(&places);
+    }
+    made
+}
+
+/// Takes back what `make` may have made: known names only, and directories only when they are empty.
+fn unmake(places: &Places) {
+    // Each may not be there; what resists is found as damaged at the next start.
+    let _ = fs::remove_file(places.state.join(layout::CONFIG));
+    let _ = fs::remove_file(places.state.join(format!("{}.tmp", layout::CONFIG)));
+    let _ = fs::remove_dir(&places.state);
+    let _ = fs::remove_dir(&places.run);
+}
+
+/// Makes a directory that only root may enter.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Before a shim is started: the run directory says that there may be something to undo, and the records of the run
+/// before are gone, so that the first exit record is this run's.
+pub(super) fn prepare_start(places: &Places, record: &Record) -> Result<(), WireError> {
+    match make_directory(&places.run) {
+        Ok(()) => {}
+        // A container that is made and started at once has it already.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(file_error("make directory", &places.run, error)),
+    }
+    let mut removed = false;
+    for name in [layout::EXIT, layout::TEARDOWN] {
+        let path = places.state.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => removed = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file_error("remove", path, error)),
+        }
+    }
+    if !record.launched {
+        // Its durable write syncs the directory, and with it the removals.
+        let launched = Record { launched: true, ..record.clone() };
+        return launched
+            .write(&places.state)
+            .map_err(|error| file_error("write the record in", &places.state, error));
+    }
+    if removed && record.durability() == Durability::Durable {
+        sync_directory(&places.state).map_err(|error| file_error("sync", &places.state, error))?;
+    }
+    Ok(())
+}
+
+/// Renames a container's directory into the trash, if it is still there. Nothing may be left to undo.
+pub(super) fn bury(places: &Places) -> Result<(), WireError> {
+    // Empty, or not there: a start that never came to its shim. Otherwise somebody else's file is in it.
+    match fs::remove_dir(&places.run) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(file_error("remove directory", &places.run, error)),
+    }
+    let moved = discard(&places.state, &places.trash)?;
+    if moved && let Some(parent) = places.state.parent() {
+        sync_directory(parent).map_err(|error| file_error("sync", parent, error))?;
+    }
+    Ok(())
+}
+
+/// Renames something into a trash on the same file system; false if it is not there.
+pub(super) fn discard(path: &Path, trash: &Path) -> Result<bool, WireError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    match fs::rename(path, trash.join(format!("{parent}-{name}-{}", sys::now()))) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(file_error("move into the trash:", path, error)),
+    }
+}
+
+/// Writes an exit record unless there is one: the first durable value wins. Only for containers without a shim.
+pub(super) fn record_exit(places: &Places, report: &ExitReport) -> io::Result<()> {
+    if places.state.join(layout::EXIT).symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let directory = File::open(&places.state)?;
+    record::write(directory.as_fd(), layout::EXIT, report, Durability::Durable)
+}

@@ -1,0 +1,214 @@
+//! One container on disk: `config.json`, a header line and JSON.
+//!
+//! ```text
+//! mysup-container 1 <sha256 of the rest, hex> <bytes of the rest>\n
+//! { ... }
+//! ```
+//! JSON, so that a person can read it; the header, so that half a file, or a file with a changed byte, is never taken
+//! for a container. One damaged record damages one container.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::AsFd,
+    path::Path,
+};
+
+use mysup_ipc::{
+    container::ContainerConfig,
+    id::{ContainerId, ContainerName, Digest},
+    layout,
+    plan::StopPlan,
+    record::{Durability, replace},
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+const MAGIC: &str = "mysup-container";
+const VERSION: &str = "1";
+/// The most bytes of a record. A request is at most 4 MiB, and JSON at worst spells each byte with six (`\u0001`).
+const BOUND: u64 = 32 << 20;
+
+/// What is known of a container from its creation on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Its id, the name of its directory too.
+    pub(crate) id: ContainerId,
+    /// Its name.
+    pub(crate) name: ContainerName,
+    /// Nanoseconds since 1970.
+    pub(crate) created_at: u64,
+    /// What was asked for.
+    pub(crate) config: ContainerConfig,
+    /// The image, unless it is a directory.
+    pub(crate) image: Option<Digest>,
+    /// The program, from image and command line.
+    pub(crate) program: Program,
+    /// A start was attempted: without an exit record the end of the container is unknown.
+    #[serde(default)]
+    pub(crate) launched: bool,
+}
+
+/// What is to be run, after image and command line were merged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    /// Program and arguments; at least one.
+    pub(crate) args: Vec<String>,
+    /// `K=V` each.
+    pub(crate) env: Vec<String>,
+    /// Absolute.
+    pub(crate) workdir: String,
+    /// As typed, or the image's.
+    pub(crate) user: String,
+    /// How it is asked to stop.
+    pub(crate) stop: StopPlan,
+}
+
+impl Record {
+    /// A container with `--rm` promises no record, so it pays for no fsync.
+    pub(crate) fn durability(&self) -> Durability {
+        if self.config.remove { Durability::Volatile } else { Durability::Durable }
+    }
+
+    /// Replaces the record in the container's directory.
+    pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
+        let directory = File::open(directory)?;
+        replace(directory.as_fd(), layout::CONFIG, &self.to_bytes()?, self.durability())
+    }
+
+    fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        let mut bytes = format!("{MAGIC} {VERSION} {} {}\n", checksum(&json), json.len()).into_bytes();
+        bytes.append(&mut json);
+        Ok(bytes)
+    }
+}
+
+/// Reads the record of a container's directory; the error says for people what is wrong with it.
+pub(crate) fn read(directory: &Path, id: &ContainerId) -> Result<Record, String> {
+    let file = File::open(directory.join(layout::CONFIG)).map_err(|error| format!("open: {error}"))?;
+    let mut bytes = Vec::new();
+    file.take(BOUND).read_to_end(&mut bytes).map_err(|error| format!("read: {error}"))?;
+    let record = parse(&bytes)?;
+    if record.id == *id { Ok(record) } else { Err(format!("it is the record of {}", record.id)) }
+}
+
+fn parse(bytes: &[u8]) -> Result<Record, String> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("it is cut short in its first line")?;
+    let (header, json) = (&bytes[..end], &bytes[end + 1..]);
+    let header = std::str::from_utf8(header).map_err(|_| "its first line is damaged")?;
+    let words: Vec<&str> = header.split(' ').collect();
+    let [MAGIC, version, sum, length] = words[..] else { return Err("its first line is damaged".into()) };
+    if version != VERSION {
+        return Err(format!("it is of version {version}, this program reads {VERSION}"));
+    }
+    if length != json.len().to_string() {
+        return Err(format!("it has {} bytes, {length} were written", json.len()));
+    }
+    if sum != checksum(json) {
+        return Err("its checksum does not match".into());
+    }
+    serde_json::from_slice(json).map_err(|error| format!("it is not a container: {error}"))
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use mysup_ipc::{
+        container::ImageSource,
+        plan::{Limits, LogPlan, Network, StorageDriver},
+    };
+
+    use super::*;
+
+    pub(crate) fn config() -> ContainerConfig {
+        ContainerConfig {
+            name: None,
+            image: ImageSource::Named("busybox".into()),
+            command: vec![],
+            entrypoint: None,
+            env: vec![],
+            workdir: None,
+            user: None,
+            hostname: None,
+            terminal: None,
+            interactive: false,
+            remove: false,
+            keep: false,
+            init: false,
+            mounts: vec![],
+            read_only: false,
+            network: Network::None,
+            storage_driver: StorageDriver::Overlay,
+            privileged: false,
+            cap_add: vec![],
+            cap_drop: vec![],
+            no_new_privileges: false,
+            limits: Limits::default(),
+            rlimits: vec![],
+            labels: vec![],
+            stop_signal: None,
+            stop_timeout: None,
+            log: LogPlan::default(),
+        }
+    }
+
+    pub(crate) fn record() -> Record {
+        Record {
+            id: "ab".repeat(32).parse().unwrap(),
+            name: "happy_turing".parse().unwrap(),
+            created_at: 5,
+            config: config(),
+            image: None,
+            program: Program {
+                args: vec!["sh".into(), "a\nb".into()],
+                env: vec!["PATH=/bin".into()],
+                workdir: "/".into(),
+                user: String::new(),
+                stop: StopPlan { signal: 15, grace_ms: Some(10_000) },
+            },
+            launched: true,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_the_round_trip() {
+        let directory = std::env::temp_dir().join(format!("mysup-record-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        record().write(&directory).unwrap();
+        assert_eq!(read(&directory, &record().id), Ok(record()));
+        let other = "cd".repeat(32).parse().unwrap();
+        assert!(
+            read(&directory, &other).unwrap_err().contains("abab"),
+            "a copied directory is not a container"
+        );
+        std::fs::remove_file(directory.join(layout::CONFIG)).unwrap();
+        std::fs::remove_dir(directory).unwrap();
+    }
+
+    #[test]
+    fn a_record_cut_at_any_byte_is_damaged() {
+        let bytes = record().to_bytes().unwrap();
+        for end in 0..bytes.len() {
+            assert!(parse(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        let mut longer = bytes;
+        longer.push(b' ');
+        assert!(parse(&longer).is_err());
+    }
+
+    #[test]
+    fn a_record_with_any_flipped_bit_is_damaged() {
+        let bytes = record().to_bytes().unwrap();
+        for position in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[position / 8] ^= 1 << (position % 8);
+            assert!(parse(&bytes).is_err(), "bit {position}");
+        }
+        assert!(parse(&vec![0; 4096]).is_err());
+    }
+}

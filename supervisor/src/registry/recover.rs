@@ -1,0 +1,236 @@
+//! At start: what is on disk, and what each container needs. Reads and renames only; links do the rest later, each
+//! with its own deadline, so that one bad shim does not keep the others waiting.
+//!
+//! | lock held | run directory | | then |
+//! |---|---|---|---|
+//! | yes | | a shim lives | connect to it |
+//! | no | yes | a shim died, with or after its container | take down what is left |
+//! | no | no | nothing is left to undo | exit record: ended; launched without one: end unknown; else: created |
+
+use std::{
+    collections::HashSet,
+    fs::{self, DirEntry},
+    io,
+    path::Path,
+};
+
+use mysup_ipc::{
+    exit::{ExitReport, ExitStatus},
+    id::ContainerId,
+    layout, record as ipc_record,
+    teardown::TeardownReport,
+};
+
+use super::{
+    container::ran,
+    jobs,
+    record::{self, Record},
+    state::{self, Live, State},
+};
+use crate::{
+    config::{Config, Places},
+    error::{Error, chain},
+    shim_link::{lost::recorded_exit, task::Entry},
+    sys,
+};
+
+/// A container that was found.
+pub(crate) struct Found {
+    /// Its id: the name of its directory.
+    pub(crate) id: ContainerId,
+    /// Its record, or what is wrong with it.
+    pub(crate) record: Result<Record, String>,
+    /// Where it is, as far as the disk knows.
+    pub(crate) state: State,
+    /// How it ended.
+    pub(crate) exit: Option<ExitReport>,
+    /// Its last teardown.
+    pub(crate) teardown: Option<TeardownReport>,
+    /// The link it needs.
+    pub(crate) entry: Option<Entry>,
+}
+
+/// Whether the machine was restarted since the run root was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Boot {
+    /// It is this boot's.
+    Same,
+    /// No pid, path or lock in it means anything.
+    Other,
+}
+
+/// All containers of both roots. Blocks; one that cannot be read costs only itself.
+pub(crate) fn scan(config: &Config, boot: Boot) -> Result<Vec<Found>, Error> {
+    if boot == Boot::Other {
+        discard_other_boot(config)?;
+    }
+    let mut found = Vec::new();
+    for entry in entries(&config.containers())? {
+        match id_of(&entry) {
+            Some(id) => found.extend(look(config, id, boot)),
+            None => {
+                tracing::warn!(path = %entry.path().display(), "not a container, left alone, continuing");
+            }
+        }
+    }
+    let known: HashSet<ContainerId> = found.iter().map(|found| found.id.clone()).collect();
+    for entry in entries(&config.run_containers())? {
+        match id_of(&entry) {
+            Some(id) if known.contains(&id) => {}
+            Some(id) => found.extend(orphan(config, id)),
+            None => {
+                tracing::warn!(path = %entry.path().display(), "not a container, left alone, continuing");
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn entries(directory: &Path) -> Result<Vec<DirEntry>, Error> {
+    let read = fs::read_dir(directory).map_err(Error::file("read directory", directory))?;
+    read.collect::<io::Result<_>>().map_err(Error::file("read directory", directory))
+}
+
+fn id_of(entry: &DirEntry) -> Option<ContainerId> {
+    let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+    if is_directory { entry.file_name().to_str()?.parse().ok() } else { None }
+}
+
+/// Run directories of another boot: what they stood for went with it. A lock that is held all the same belongs to
+/// somebody who lives now.
+fn discard_other_boot(config: &Config) -> Result<(), Error> {
+    for entry in entries(&config.run_containers())? {
+        let path = entry.path();
+        let locked = id_of(&entry).is_some_and(|id| is_locked(&config.places(&id)));
+        if locked {
+            tracing::warn!(path = %path.display(), "in use although it is of another boot, left alone, continuing");
+        } else if let Err(error) = jobs::discard(&path, &config.run_trash()) {
+            tracing::warn!(error = %error.message, "cannot discard a run directory of another boot, continuing");
+        }
+    }
+    Ok(())
+}
+
+/// A lock that cannot be looked at is no proof of death.
+fn is_locked(places: &Places) -> bool {
+    sys::is_locked(&places.lock()).unwrap_or_else(|error| {
+        tracing::warn!(%error, path = %places.lock().display(), "cannot look at a lock, continuing");
+        true
+    })
+}
+
+/// What one container's directory says; nothing if it turns out that there is no container.
+fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
+    let places = config.places(&id);
+    let exists = |path: &Path| path.symlink_metadata().is_ok();
+    let locked = is_locked(&places);
+    if !locked && was_never_told_of(&places) {
+        tracing::info!(container = %id, "its creation was broken off, removed");
+        discard(&places);
+        return None;
+    }
+    let record = record::read(&places.state, &id);
+    if let Err(reason) = &record {
+        tracing::warn!(container = %id, %reason, "its record is damaged, continuing");
+    }
+    let teardown = ipc_record::read(&places.state.join(layout::TEARDOWN)).unwrap_or_else(|error| {
+        tracing::warn!(container = %id, error = %chain(&error), "a teardown record cannot be read, continuing");
+        None
+    });
+    let mut found =
+        Found { exit: recorded_exit(&places), id, record, state: State::Created, teardown, entry: None };
+    let ran = found.exit.as_ref().is_some_and(ran);
+    if locked {
+        found.state = State::Unreachable(Live::Starting);
+        found.entry = Some(Entry::Reconnect);
+    } else if exists(&places.run) {
+        found.state = State::Live(Live::TearingDown { ran });
+        found.entry = Some(Entry::TearDown { ending: None });
+    } else {
+        return at_rest(found, &places, ran, boot);
+    }
+    Some(found)
+}
+
+/// A directory in which nothing was ever finished: whoever asked for the container got no answer.
+fn was_never_told_of(places: &Places) -> bool {
+    let temporary = format!("{}.tmp", layout::CONFIG);
+    fs::read_dir(&places.state).is_ok_and(|mut entries| {
+        entries.all(|entry| entry.is_ok_and(|entry| *entry.file_name() == *temporary))
+    })
+}
+
+/// A container with nothing to undo but directories.
+fn at_rest(mut found: Found, places: &Places, mut ran: bool, boot: Boot) -> Option<Found> {
+    if let Ok(record) = &found.record {
+        if record.launched && record.config.remove {
+            discard(places);
+            return None;
+        }
+        if record.launched && found.exit.is_none() {
+            let report = unseen_end(boot);
+            if let Err(error) = jobs::record_exit(places, &report) {
+                tracing::warn!(container = %found.id, %error, "cannot record an unknown end, continuing");
+            }
+            found.exit = Some(report);
+            ran = true;
+        }
+        discard_layers(places, record.config.keep);
+    }
+    found.state = state::at_rest(ran);
+    Some(found)
+}
+
+fn unseen_end(boot: Boot) -> ExitReport {
+    let error = match boot {
+        Boot::Other => "the machine was restarted",
+        Boot::Same => "nothing that saw it end has survived",
+    };
+    ExitReport {
+        status: ExitStatus::Unknown,
+        oom_killed: false,
+        started_at: None,
+        finished_at: sys::now(),
+        error: error.into(),
+    }
+}
+
+/// After a power cut the write layer of an ended container may still be there.
+fn discard_layers(places: &Places, keep: bool) {
+    let kept = if keep { None } else { Some(layout::WRITE_LAYER) };
+    for name in [layout::WORK, layout::INIT_LAYER, layout::STAGE].into_iter().chain(kept) {
+        if let Err(error) = jobs::discard(&places.state.join(name), &places.trash) {
+            tracing::warn!(error = %error.message, "cannot discard a layer, continuing");
+        }
+    }
+}
+
+fn discard(places: &Places) {
+    if let Err(error) = jobs::bury(places) {
+        tracing::warn!(error = %error.message, "cannot discard a container's directory, continuing");
+    }
+}
+
+/// A run directory whose container has no directory below the state root: its record was removed by force, or its
+/// creation was broken off before there was one.
+fn orphan(config: &Config, id: ContainerId) -> Option<Found> {
+    let places = config.places(&id);
+    if fs::remove_dir(&places.run).is_ok() {
+        return None;
+    }
+    tracing::warn!(container = %id, "a container without a record is taken down, continuing");
+    // Its shim, or the one that takes it down, needs a place for its lock.
+    if let Err(error) = jobs::make_directory(&places.state) {
+        tracing::warn!(container = %id, %error, "cannot make its directory, continuing");
+        return None;
+    }
+    Some(Found {
+        id,
+        record: Err("its directory was removed".into()),
+        state: State::Unreachable(Live::Starting),
+        exit: None,
+        teardown: None,
+        // One that still lives holds a lock on a file that has no name any more: only its socket can tell.
+        entry: Some(Entry::Reconnect),
+    })
+}

@@ -1,0 +1,122 @@
+//! What becomes of a container whose shim died: the true end of its init is found out, or it is said to be unknown.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use mysup_ipc::{
+    exit::{ExitReport, ExitStatus},
+    layout, record,
+};
+use tokio::time::{sleep, timeout};
+
+use super::{children::Children, journal};
+use crate::{config::Places, error::chain, sys};
+
+/// A killed init that has not ended by now hangs in the kernel; its status will then be unknown.
+const INIT_END: Duration = Duration::from_secs(10);
+/// How long the init's other parent (PID 1, when an older supervisor started the shim) may take to reap it.
+const REAPED: Duration = Duration::from_secs(1);
+/// Between two looks for that.
+const LOOK: Duration = Duration::from_millis(10);
+/// docker's code of a container that could not be started.
+const NOT_STARTED: ExitStatus = ExitStatus::Code(128);
+
+/// What is known of an init.
+#[derive(Debug, Default)]
+pub(super) struct Init {
+    /// While it lives.
+    pub(super) pidfd: Option<OwnedFd>,
+    /// On the host.
+    pub(super) pid: Option<u32>,
+    /// When it was let go, nanoseconds since 1970.
+    pub(super) started_at: Option<u64>,
+}
+
+/// How the container of a dead shim ended; afterwards its init has ended too, if we ever knew it.
+pub(super) async fn ending(init: &mut Init, places: &Places, children: &Children) -> ExitReport {
+    let found = settle_init(init, children).await;
+    let (recorded, released) = on_disk(places).await;
+    if let Some(report) = recorded {
+        // The first durable value wins, whatever was seen since.
+        return report;
+    }
+    let Some(started_at) = init.started_at.or(released) else {
+        return ExitReport {
+            status: NOT_STARTED,
+            oom_killed: false,
+            started_at: None,
+            finished_at: sys::now(),
+            error: "the shim was killed while it prepared the container".into(),
+        };
+    };
+    let error = match found {
+        Some(_) => "the shim was killed, and its container with it",
+        None => "the shim was killed, and nothing that saw the container end has survived",
+    };
+    ExitReport {
+        status: found.unwrap_or(ExitStatus::Unknown),
+        oom_killed: false,
+        started_at: Some(started_at),
+        finished_at: sys::now(),
+        error: error.into(),
+    }
+}
+
+/// TODO(#3): a living init is adopted by a new shim here, instead of being killed.
+async fn settle_init(init: &mut Init, children: &Children) -> Option<ExitStatus> {
+    let pidfd = match sys::watch(init.pidfd.take()?) {
+        Ok(pidfd) => pidfd,
+        Err(error) => {
+            tracing::warn!(%error, pid = ?init.pid, "cannot watch an init, its status is not known, continuing");
+            return None;
+        }
+    };
+    if let Err(error) = sys::kill(pidfd.get_ref().as_fd()) {
+        tracing::warn!(%error, pid = ?init.pid, "cannot kill the init of a dead shim, continuing");
+    }
+    match timeout(INIT_END, pidfd.readable()).await {
+        Ok(Ok(_ended)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, pid = ?init.pid, "cannot wait for an init, continuing"),
+        Err(_elapsed) => {
+            tracing::warn!(pid = ?init.pid, "a killed init does not end, continuing");
+            return None;
+        }
+    }
+    // It has ended, SIGCHLD may still be on the way.
+    children.reap();
+    let by_pidfd = || sys::exit_of(pidfd.get_ref().as_fd());
+    // KERNEL(6.15): the pidfd tells, whoever reaped it. Below, only its parent knows.
+    let known = by_pidfd().or_else(|| init.pid.and_then(|pid| children.take(pid)));
+    let status = match known {
+        Some(status) => Some(status),
+        None => timeout(REAPED, reaped_by_another(pidfd.get_ref().as_fd())).await.ok(),
+    };
+    status.map(ExitStatus::from_wait_status)
+}
+
+async fn reaped_by_another(pidfd: BorrowedFd<'_>) -> i32 {
+    loop {
+        if let Some(status) = sys::exit_of(pidfd) {
+            return status;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The exit record, and when the journal says that the program was let go.
+async fn on_disk(places: &Places) -> (Option<ExitReport>, Option<u64>) {
+    let places = places.clone();
+    let read = move || (recorded_exit(&places), journal::released_at(&places.run));
+    // Fails only when the runtime ends, and we with it.
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
+/// The exit record of a container, if there is a good one. Blocks.
+pub(crate) fn recorded_exit(places: &Places) -> Option<ExitReport> {
+    record::read(&places.state.join(layout::EXIT)).unwrap_or_else(|error| {
+        tracing::warn!(error = %chain(&error), "an exit record cannot be read, continuing");
+        None
+    })
+}

@@ -1,0 +1,123 @@
+//! Starting `mysup-shim`: its arguments, its three descriptors and its environment.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{error::Error, log};
+
+const NAME: &str = "mysup-shim";
+
+/// Starts shims. The program is looked for once, so that an upgrade on disk does not change a running instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Spawner {
+    program: PathBuf,
+}
+
+/// A shim that was started.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    /// Its pid, for the log.
+    pub(crate) pid: u32,
+    /// Our end of the control connection, non-blocking.
+    pub(crate) control: UnixStream,
+}
+
+impl Spawner {
+    /// Finds the shim beside this program or in `../libexec/mysup`.
+    pub(crate) fn find() -> Result<Self, Error> {
+        let own = std::env::current_exe().map_err(Error::system("find this program's own path"))?;
+        let directory = own.parent().unwrap_or(Path::new("/"));
+        Self::find_near(directory)
+    }
+
+    /// Finds the shim as seen from the directory of a program.
+    pub(crate) fn find_near(directory: &Path) -> Result<Self, Error> {
+        let mut places = vec![directory.join(NAME), directory.join("../libexec/mysup").join(NAME)];
+        // Test programs are built into a directory below the one of the programs.
+        if directory.ends_with("deps") {
+            places.push(directory.join("..").join(NAME));
+        }
+        match places.iter().find(|place| place.is_file()) {
+            // Opened by every container: a symbolic link in the way would be followed anew each time.
+            Some(place) => place
+                .canonicalize()
+                .map(|program| Self { program })
+                .map_err(Error::file("resolve", place.clone())),
+            None => Err(Error::NoShim {
+                looked_at: places.iter().map(|place| place.display().to_string()).collect(),
+            }),
+        }
+    }
+
+    /// Starts `mysup-shim run`; `attach` becomes its standard output.
+    pub(crate) fn run(&self, attach: Option<OwnedFd>) -> io::Result<Spawned> {
+        self.with_control("run", attach)
+    }
+
+    /// Starts `mysup-shim teardown`.
+    pub(crate) fn teardown(&self) -> io::Result<Spawned> {
+        self.with_control("teardown", None)
+    }
+
+    /// Starts `mysup-shim sweep` of a trash directory and returns its pid.
+    pub(crate) fn sweep(&self, directory: &Path) -> io::Result<u32> {
+        let mut command = self.command("sweep");
+        command.arg(directory).stdin(Stdio::null()).stdout(Stdio::null());
+        spawn(&mut command)
+    }
+
+    fn with_control(&self, mode: &str, attach: Option<OwnedFd>) -> io::Result<Spawned> {
+        let (control, theirs) = UnixStream::pair()?;
+        control.set_nonblocking(true)?;
+        let mut command = self.command(mode);
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.stdout(attach.map_or_else(Stdio::null, Stdio::from));
+        Ok(Spawned { pid: spawn(&mut command)?, control })
+    }
+
+    fn command(&self, mode: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        // Standard error is ours: the shim's trace goes to our log. No pre_exec: std can then use vfork.
+        command.arg(mode).env_clear().current_dir("/").stderr(Stdio::inherit());
+        if let Some(level) = std::env::var_os(log::VARIABLE) {
+            command.env(log::VARIABLE, level);
+        }
+        command
+    }
+}
+
+/// The child is not waited for here: children.rs reaps all of them.
+fn spawn(command: &mut Command) -> io::Result<u32> {
+    Ok(command.spawn()?.id())
+}
+
+/// An attached client's descriptor must be a stream of frames; anything else would only fail later and elsewhere.
+pub(crate) fn is_socket(descriptor: &OwnedFd) -> bool {
+    descriptor.as_fd().try_clone_to_owned().is_ok_and(|copy| UnixStream::from(copy).local_addr().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_says_where_the_shim_was_looked_for() {
+        let message = Spawner::find_near(Path::new("/nowhere/bin")).unwrap_err().to_string();
+        assert!(message.contains("/nowhere/bin/mysup-shim"), "{message}");
+        assert!(message.contains("/nowhere/bin/../libexec/mysup/mysup-shim"), "{message}");
+    }
+
+    #[test]
+    fn only_sockets_are_sockets() {
+        let (left, _right) = UnixStream::pair().unwrap();
+        assert!(is_socket(&left.into()));
+        assert!(!is_socket(&std::fs::File::open("/dev/null").unwrap().into()));
+    }
+}

@@ -1,0 +1,460 @@
+//! One task for each container that has something to undo: from its shim to the registry and back, across the shim's
+//! death and silence.
+//!
+//! ```text
+//!   launch ──▶ serve ──closed──▶ lock free? ──yes──▶ lost ──▶ teardown ──▶ serve ──▶ ...
+//!                ▲                   │ no
+//!                └──── reconnect ◀───┘ until it answers or its lock is free
+//! ```
+
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use mysup_ipc::{
+    error::WireError,
+    exit::ExitReport,
+    layout,
+    plan::ContainerPlan,
+    record,
+    shim::{FromShim, Role, ShimReport, TeardownOrder, ToShim},
+    teardown::TeardownReport,
+};
+use tokio::{
+    net::UnixStream,
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    Command, Event, Events,
+    children::Children,
+    framed::{Framed, FramedError},
+    lost::{self, Init},
+    spawn::{Spawned, Spawner},
+};
+use crate::{
+    config::{Places, text},
+    error::{chain, system_failure},
+    sys,
+};
+
+/// From the plan to a running program.
+const START: Duration = Duration::from_secs(60);
+/// One teardown step, or the wait between a stop's kill and the end.
+const STEP: Duration = Duration::from_secs(30);
+/// From a connection to a living shim to its report.
+const REPORT: Duration = Duration::from_secs(5);
+/// A small message to a shim.
+const SEND: Duration = Duration::from_secs(5);
+/// From the end of a shim's connection to the end of its lock, when it died.
+const LOCK_END: Duration = Duration::from_secs(5);
+/// Between two looks at that lock.
+const LOOK: Duration = Duration::from_millis(5);
+/// Between two tries to reach a silent shim.
+const RETRY: Duration = Duration::from_secs(1);
+/// Teardown processes that may die before we give up until somebody asks again.
+const TEARDOWNS: u32 = 5;
+
+/// How a link begins.
+pub(crate) enum Entry {
+    /// Start the container.
+    Launch(Launch),
+    /// A shim lives that another supervisor started.
+    Reconnect,
+    /// A shim that died left something.
+    TearDown {
+        /// How the container ended, where that is known already.
+        ending: Option<ExitReport>,
+    },
+}
+
+/// What is needed to start a container.
+pub(crate) struct Launch {
+    /// Makes directories and records; runs on a thread that may block.
+    pub(crate) prepare: Box<dyn FnOnce() -> Result<(), WireError> + Send>,
+    /// What the shim is to make.
+    pub(crate) plan: Box<ContainerPlan>,
+    /// The attached client's socket.
+    pub(crate) attach: Option<OwnedFd>,
+}
+
+/// A link's task.
+pub(crate) struct Task {
+    /// The container's directories.
+    pub(crate) places: Places,
+    /// To the registry.
+    pub(crate) events: Events,
+    /// From the registry.
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// Starts shims.
+    pub(crate) spawner: Spawner,
+    /// Knows how children ended.
+    pub(crate) children: Arc<Children>,
+}
+
+/// Why serving a connection ended.
+enum Served {
+    /// Nothing is left, or the registry has no more interest.
+    Done,
+    /// The shim is gone, or makes no sense.
+    Closed,
+}
+
+/// A task at work.
+struct Working {
+    task: Task,
+    init: Init,
+    /// The end of the program (or of its start) was told.
+    ended: bool,
+    /// How the container of a dead shim ended: told once the teardown shim has made it durable.
+    ending: Option<ExitReport>,
+    /// When the shim is called silent, and what it was asked.
+    quiet: Option<(Instant, &'static str)>,
+    /// Teardown processes started so far.
+    teardowns: u32,
+}
+
+impl Task {
+    /// Works until nothing is left of the container. Not cancelled by whoever asked for anything.
+    pub(crate) async fn run(self, entry: Entry) {
+        let mut working = Working {
+            task: self,
+            init: Init::default(),
+            ended: false,
+            ending: None,
+            quiet: None,
+            teardowns: 0,
+        };
+        let mut connection = match entry {
+            Entry::Launch(launch) => working.launch(launch).await,
+            Entry::Reconnect => working.reconnect().await,
+            Entry::TearDown { ending } => {
+                working.ending = ending;
+                working.finish_lost().await
+            }
+        };
+        while let Some(mut shim) = connection {
+            connection = match working.serve(&mut shim).await {
+                Served::Done => return,
+                Served::Closed => {
+                    drop(shim);
+                    working.after_close().await
+                }
+            };
+        }
+    }
+}
+
+impl Working {
+    async fn launch(&mut self, launch: Launch) -> Option<Framed> {
+        let (spawner, attach) = (self.task.spawner.clone(), launch.attach);
+        let prepare = launch.prepare;
+        let job = move || {
+            prepare()?;
+            spawner.run(attach).map_err(|error| system_failure("cannot start mysup-shim", &error))
+        };
+        let spawned = match tokio::task::spawn_blocking(job).await {
+            Ok(Ok(spawned)) => spawned,
+            Ok(Err(error)) => return self.not_launched(error).await,
+            Err(error) => return self.not_launched(system_failure("cannot start", &error)).await,
+        };
+        match self.greet(spawned, &ToShim::Plan(launch.plan), START).await {
+            Ok(shim) => {
+                self.quiet = Some((Instant::now() + START, "to start its program"));
+                Some(shim)
+            }
+            Err(error) => {
+                // It may have died at once, or be stuck: what is true is found out as for any shim.
+                tracing::warn!(error = %chain(&error), "cannot send a plan, continuing");
+                self.after_close().await
+            }
+        }
+    }
+
+    async fn not_launched(&mut self, error: WireError) -> Option<Framed> {
+        self.task.events.say(Event::NotLaunched(error)).await;
+        None
+    }
+
+    async fn greet(
+        &self,
+        spawned: Spawned,
+        first: &ToShim,
+        deadline: Duration,
+    ) -> Result<Framed, FramedError> {
+        tracing::debug!(pid = spawned.pid, "shim started");
+        let mut shim = Framed::new(UnixStream::from_std(spawned.control)?);
+        shim.send(first, deadline).await?;
+        Ok(shim)
+    }
+
+    async fn serve(&mut self, shim: &mut Framed) -> Served {
+        loop {
+            let silent_at = self.quiet.map(|(at, _)| at);
+            tokio::select! {
+                // What the shim has said comes before what it is to be told: the order in which things happened.
+                biased;
+                message = shim.receive::<FromShim>() => match message {
+                    Ok(Some(message)) => {
+                        if self.hear(message, shim).await.is_break() {
+                            return Served::Done;
+                        }
+                    }
+                    Ok(None) => return Served::Closed,
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "a shim's connection failed, continuing");
+                        return Served::Closed;
+                    }
+                },
+                command = self.task.commands.recv() => match command {
+                    Some(command) => {
+                        if let Err(error) = shim.send(&self.order(command), SEND).await {
+                            tracing::warn!(error = %chain(&error), "a shim does not take commands, continuing");
+                            return Served::Closed;
+                        }
+                    }
+                    None => return Served::Done,
+                },
+                () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
+                    if let Some((_, what)) = self.quiet.take() {
+                        self.task.events.say(Event::Silent(format!("it was asked {what}"))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, command: Command) -> ToShim {
+        match command {
+            Command::Stop { signal, grace_ms } => {
+                self.quiet = grace_ms.map(|grace| {
+                    let until = Instant::now() + Duration::from_millis(grace).min(FAR) + STEP;
+                    (until, "to stop its program")
+                });
+                ToShim::Stop { signal, grace_ms }
+            }
+            Command::Signal(signal) => ToShim::Signal(signal),
+            Command::Retry => ToShim::RetryTeardown,
+        }
+    }
+
+    async fn hear(&mut self, message: FromShim, shim: &mut Framed) -> std::ops::ControlFlow<()> {
+        self.tell_ending().await;
+        let event = match message {
+            FromShim::Created { init_pid } => {
+                self.know_init(shim, init_pid);
+                Event::Held { pid: init_pid }
+            }
+            FromShim::Started { at } => {
+                self.init.started_at = Some(at);
+                self.quiet = None;
+                Event::Started { at }
+            }
+            FromShim::Failed(error) => {
+                self.ended = true;
+                self.quiet = Some((Instant::now() + STEP, "to take down what it made"));
+                Event::Failed(error)
+            }
+            FromShim::Exited(report) => {
+                self.ended = true;
+                self.init.pidfd = None;
+                self.quiet = Some((Instant::now() + STEP, "to take down its container"));
+                Event::Exited(report)
+            }
+            FromShim::Step(step) => {
+                self.quiet = Some((Instant::now() + STEP, "to go on with its teardown"));
+                Event::Step(step)
+            }
+            FromShim::TornDown(report) => {
+                self.task.events.say(Event::TornDown(report)).await;
+                return std::ops::ControlFlow::Break(());
+            }
+            FromShim::Leftover(report) => {
+                self.quiet = None;
+                Event::Leftover(report)
+            }
+            FromShim::Report(report) => {
+                self.know_report(shim, &report);
+                Event::Stands(report)
+            }
+            // For attached clients and readers of the log, not for us.
+            FromShim::Output { .. } | FromShim::LogGrew => return std::ops::ControlFlow::Continue(()),
+        };
+        self.task.events.say(event).await;
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn know_init(&mut self, shim: &mut Framed, pid: u32) {
+        // A child of this number that ended before was another process.
+        self.task.children.forget(pid);
+        self.init.pid = Some(pid);
+        self.init.pidfd = shim.take_descriptor();
+        if self.init.pidfd.is_none() {
+            tracing::warn!(pid, "an init came without its pidfd, continuing");
+        }
+    }
+
+    fn know_report(&mut self, shim: &mut Framed, report: &ShimReport) {
+        self.init.started_at = report.started_at;
+        self.ended = report.exit.is_some();
+        self.quiet = None;
+        match report.init_pid {
+            Some(pid) => self.know_init(shim, pid),
+            None => self.init.pidfd = None,
+        }
+    }
+
+    /// The connection ended without a last word.
+    async fn after_close(&mut self) -> Option<Framed> {
+        self.quiet = None;
+        let deadline = Instant::now() + LOCK_END;
+        // The kernel closes a dead process' descriptors one after another: the lock may come after the socket.
+        while self.shim_lives().await {
+            if Instant::now() > deadline {
+                return self.reconnect().await;
+            }
+            sleep(LOOK).await;
+        }
+        self.lose().await
+    }
+
+    /// By its lock, never by a pid. A lock that cannot be looked at is no proof of death.
+    async fn shim_lives(&self) -> bool {
+        let lock = self.task.places.lock();
+        let look = move || {
+            sys::is_locked(&lock).unwrap_or_else(|error| {
+                tracing::warn!(%error, lock = %lock.display(), "cannot look at a lock, continuing");
+                true
+            })
+        };
+        // Fails only when the runtime ends, and we with it.
+        tokio::task::spawn_blocking(look).await.unwrap_or(true)
+    }
+
+    /// Goes on until the shim answers or its lock is free: a stopped shim heals without a command.
+    async fn reconnect(&mut self) -> Option<Framed> {
+        let mut told = false;
+        loop {
+            match timeout(REPORT, self.connect()).await {
+                Ok(Ok((mut shim, report))) => {
+                    self.know_report(&mut shim, &report);
+                    self.task.events.say(Event::Stands(report)).await;
+                    return Some(shim);
+                }
+                _ if !self.shim_lives().await => return self.lose().await,
+                Ok(Err(error)) if !told => {
+                    self.task
+                        .events
+                        .say(Event::Silent(format!("it cannot be reached: {}", chain(&error))))
+                        .await;
+                }
+                Err(_elapsed) if !told => {
+                    self.task.events.say(Event::Silent("it was asked where it is".into())).await;
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+            told = true;
+            tokio::select! {
+                // The end of the registry ends the wait; other commands cannot be passed on and are refused there.
+                biased;
+                command = self.task.commands.recv() => drop(command?),
+                () = sleep(RETRY) => {}
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(Framed, ShimReport), FramedError> {
+        let (path, _directory) = sys::short_socket_path(&self.task.places.run, layout::SHIM_SOCKET)?;
+        let mut shim = Framed::new(UnixStream::connect(path).await?);
+        shim.send(&ToShim::Hello(Role::Supervisor), SEND).await?;
+        match shim.receive().await? {
+            Some(FromShim::Report(report)) => Ok((shim, report)),
+            Some(_) | None => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+        }
+    }
+
+    async fn lose(&mut self) -> Option<Framed> {
+        self.task.events.say(Event::Lost).await;
+        self.finish_lost().await
+    }
+
+    /// Finds out how the container ended and starts a process that takes down what is left.
+    async fn finish_lost(&mut self) -> Option<Framed> {
+        if !self.ended && self.ending.is_none() {
+            let ending = lost::ending(&mut self.init, &self.task.places, &self.task.children).await;
+            self.ending = Some(ending);
+        }
+        let mut problem = String::new();
+        while self.teardowns < TEARDOWNS {
+            if !self.run_directory_exists().await {
+                self.already_gone().await;
+                return None;
+            }
+            self.teardowns += 1;
+            match self.start_teardown().await {
+                Ok(shim) => {
+                    self.quiet = Some((Instant::now() + STEP, "to take down a dead shim's container"));
+                    return Some(shim);
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error.message, "cannot start a teardown, continuing");
+                    problem = error.message;
+                }
+            }
+            sleep(RETRY).await;
+        }
+        self.tell_ending().await;
+        if problem.is_empty() {
+            problem = "the processes that were to take it down have died".into();
+        }
+        self.task.events.say(Event::GaveUp(problem)).await;
+        None
+    }
+
+    async fn start_teardown(&self) -> Result<Framed, WireError> {
+        let spawner = self.task.spawner.clone();
+        let spawned = tokio::task::spawn_blocking(move || spawner.teardown())
+            .await
+            .map_err(|error| system_failure("cannot start mysup-shim", &error))?
+            .map_err(|error| system_failure("cannot start mysup-shim", &error))?;
+        let order = TeardownOrder {
+            state_dir: text(&self.task.places.state),
+            run_dir: text(&self.task.places.run),
+            trash_dir: text(&self.task.places.trash),
+            exit: self.ending.clone(),
+        };
+        self.greet(spawned, &ToShim::Teardown(order), SEND)
+            .await
+            .map_err(|error| system_failure("cannot send a teardown order", &error))
+    }
+
+    async fn run_directory_exists(&self) -> bool {
+        let run = self.task.places.run.clone();
+        // Fails only when the runtime ends, and we with it.
+        tokio::task::spawn_blocking(move || run.symlink_metadata().is_ok()).await.unwrap_or(true)
+    }
+
+    /// The run directory is the last thing to go: the dead shim had finished.
+    async fn already_gone(&mut self) {
+        self.tell_ending().await;
+        let path = self.task.places.state.join(layout::TEARDOWN);
+        let read = move || record::read::<TeardownReport>(&path).ok().flatten();
+        // Fails only when the runtime ends, and we with it.
+        let report = tokio::task::spawn_blocking(read).await.unwrap_or_default().unwrap_or_default();
+        self.task.events.say(Event::TornDown(report)).await;
+    }
+
+    /// Tells how a dead shim's container ended: the record on disk if there is one (it may have been written by the
+    /// teardown shim just now, or by the dead one before), else what we saw.
+    async fn tell_ending(&mut self) {
+        let Some(seen) = self.ending.take() else { return };
+        let places = self.task.places.clone();
+        // Fails only when the runtime ends, and we with it.
+        let recorded =
+            tokio::task::spawn_blocking(move || lost::recorded_exit(&places)).await.unwrap_or(None);
+        self.ended = true;
+        self.task.events.say(Event::Exited(recorded.unwrap_or(seen))).await;
+    }
+}
+
+/// A year: `Instant` overflows with a grace of 2^64 milliseconds.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
