@@ -26,6 +26,16 @@ impl SysError {
     }
 }
 
+/// The kernel's word for an error number, without the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reason(pub(crate) i32);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(nix::errno::Errno::from_raw(self.0).desc())
+    }
+}
+
 /// Adds the call to an error of the system.
 pub(crate) trait Call<T> {
     /// `call` is only made when there is an error.
@@ -112,7 +122,7 @@ pub(crate) enum StartError {
         /// As typed.
         program: String,
         /// The kernel's word.
-        reason: io::Error,
+        reason: Reason,
     },
     /// The child failed at a step of its own set-up.
     #[error("cannot set up the container: {step}: {reason}")]
@@ -120,7 +130,7 @@ pub(crate) enum StartError {
         /// Which.
         step: &'static str,
         /// The kernel's word.
-        reason: io::Error,
+        reason: Reason,
     },
     /// The text cannot be passed to the kernel.
     #[error("{0} holds a NUL byte")]
@@ -168,7 +178,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut next = error.source();
     while let Some(source) = next {
         text.push_str(": ");
-        text.push_str(&source.to_string());
+        let number = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        text.push_str(&number.map_or_else(|| source.to_string(), |number| Reason(number).to_string()));
         next = source.source();
     }
     text

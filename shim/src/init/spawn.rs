@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use super::child::{self, CgroupMount, ChildPlan, Report};
 use crate::{
     cgroup::{Cgroups, Version},
-    error::{Call, StartError, Step, SysError},
+    error::{Call, Reason, StartError, Step, SysError},
     namespace,
     sys::{
         mount::{Attributes, set_attributes},
@@ -170,7 +170,7 @@ impl Held {
 
     fn failure(&self, report: Report) -> StartError {
         let program = self.program.clone();
-        let reason = std::io::Error::from_raw_os_error(report.errno);
+        let reason = Reason(report.errno);
         if !report.is_exec() {
             return StartError::Child { step: report.step_name(), reason };
         }
