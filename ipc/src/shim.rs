@@ -37,6 +37,15 @@ pub enum ToShim {
     Resize(TerminalSize),
     /// Try the steps that are left now (supervisor only).
     RetryTeardown,
+    /// First on fd 0 of `mysup-shim adopt`: go on for a dead shim whose init lives. The init's pidfd rides along, and
+    /// behind it the program's input where the supervisor has kept it.
+    Adopt(AdoptOrder),
+    /// The init of an adopted container was reaped by the supervisor; the status word of wait(2). Needed below
+    /// Linux 6.15, where a pidfd does not tell.
+    InitReaped {
+        /// As wait(2) gives it.
+        status: i32,
+    },
 }
 
 /// Who connects to shim.sock.
@@ -48,6 +57,15 @@ pub enum Role {
     Attach(AttachPlan),
     /// A reader of the log files that wants to know when they grew.
     LogFollower,
+}
+
+/// Which container a new shim goes on with. Its plan and its journal are in the run directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptOrder {
+    /// The container's directory below the state root.
+    pub state_dir: String,
+    /// Its directory below the run root.
+    pub run_dir: String,
 }
 
 /// What is to be undone for a dead shim.
@@ -66,7 +84,8 @@ pub struct TeardownOrder {
 /// From a shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromShim {
-    /// The init exists and waits; its pidfd rides with this message (to the supervisor only).
+    /// The init exists and waits; its pidfd rides with this message (to the supervisor only), and behind it the
+    /// program's input where that must outlive the shim (a terminal, or a standard input that no client owns).
     Created {
         /// As seen from the shim's pid namespace.
         init_pid: u32,
@@ -95,7 +114,8 @@ pub enum FromShim {
     TornDown(TeardownReport),
     /// Something is left, and why. The shim stays, tries again, and says `Step`, `TornDown` or `Leftover` again.
     Leftover(TeardownReport),
-    /// Answer to a supervisor's `Hello`; the init's pidfd rides with it while the init lives.
+    /// Answer to a supervisor's `Hello`, and the first word of a shim that adopted; the same descriptors as with
+    /// `Created` ride with it while the init lives.
     Report(ShimReport),
 }
 

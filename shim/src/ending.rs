@@ -99,7 +99,7 @@ fn serve(hub: &mut Hub, deadline: Option<Instant>) -> Result<bool, SysError> {
             // The shim ends when it is done, not before: what is left would be forgotten.
             hub.take_signal();
         }
-        for (_, message) in hub.handle(event, None) {
+        for message in hub.handle(event) {
             asked |= message == ToShim::RetryTeardown;
         }
     }

@@ -28,6 +28,9 @@ pub(crate) struct Hub {
     /// Written by the handlers of SIGTERM, SIGINT and SIGHUP.
     signals: UnixStream,
     state: ShimReport,
+    /// What a supervisor holds for a shim that may come after this one: the init's pidfd, and behind it the program's
+    /// input if that is to outlive us.
+    keepsakes: Vec<OwnedFd>,
 }
 
 impl Hub {
@@ -42,7 +45,7 @@ impl Hub {
         }
         let state =
             ShimReport { init_pid: None, started_at: None, exit: None, stopping: false, leftover: None };
-        Ok(Self { peers: vec![supervisor], listener: None, signals, state })
+        Ok(Self { peers: vec![supervisor], listener: None, signals, state, keepsakes: Vec::new() })
     }
 
     /// One more.
@@ -86,11 +89,11 @@ impl Hub {
     }
 
     /// Handles what concerns connections only, and gives the messages that ask for something.
-    pub(crate) fn handle(&mut self, event: Event, init: Option<&OwnedFd>) -> Vec<(usize, ToShim)> {
+    pub(crate) fn handle(&mut self, event: Event) -> Vec<ToShim> {
         match event {
             Event::Connecting => self.accept(),
             Event::PeerRoom(index) => self.peers[index].flush(),
-            Event::PeerSpoke(index) => return self.listen_to(index, init),
+            Event::PeerSpoke(index) => return self.listen_to(index),
             Event::Signal | Event::InitEnded | Event::Output(_) | Event::InputRoom => {}
         }
         Vec::new()
@@ -120,17 +123,21 @@ impl Hub {
         }
     }
 
-    fn listen_to(&mut self, index: usize, init: Option<&OwnedFd>) -> Vec<(usize, ToShim)> {
+    fn listen_to(&mut self, index: usize) -> Vec<ToShim> {
         let mut asked = Vec::new();
         while let Some(message) = self.peers[index].receive() {
             match (self.peers[index].role, &message) {
-                (PeerRole::Unknown, ToShim::Hello(role)) => self.greet(index, *role, init),
-                (PeerRole::Supervisor, ToShim::Stop { .. } | ToShim::Signal(_) | ToShim::RetryTeardown)
-                | (PeerRole::Attached(_), ToShim::Signal(_) | ToShim::Resize(_)) => {
-                    asked.push((index, message))
-                }
+                (PeerRole::Unknown, ToShim::Hello(role)) => self.greet(index, *role),
+                (
+                    PeerRole::Supervisor,
+                    ToShim::Stop { .. }
+                    | ToShim::Signal(_)
+                    | ToShim::RetryTeardown
+                    | ToShim::InitReaped { .. },
+                )
+                | (PeerRole::Attached(_), ToShim::Signal(_) | ToShim::Resize(_)) => asked.push(message),
                 (PeerRole::Attached(plan), ToShim::Stdin(_) | ToShim::StdinEnd) if plan.stdin => {
-                    asked.push((index, message));
+                    asked.push(message);
                 }
                 _ => self.peers[index].refuse(&message),
             }
@@ -138,14 +145,14 @@ impl Hub {
         asked
     }
 
-    fn greet(&mut self, index: usize, role: Role, init: Option<&OwnedFd>) {
+    fn greet(&mut self, index: usize, role: Role) {
+        let keepsakes = self.copy_keepsakes();
         let state = self.state.clone();
         let peer = &mut self.peers[index];
         match role {
             Role::Supervisor => {
                 peer.role = PeerRole::Supervisor;
-                let pidfd = init.and_then(|pidfd| pidfd.try_clone().ok());
-                peer.send_with(&FromShim::Report(state), pidfd);
+                peer.send_with(&FromShim::Report(state), keepsakes);
             }
             Role::Attach(plan) => {
                 peer.role = PeerRole::Attached(plan);
@@ -174,15 +181,33 @@ impl Hub {
         }
     }
 
-    /// Tells supervisors only, with the init's pidfd.
-    pub(crate) fn tell_supervisor(&mut self, message: &FromShim, descriptor: Option<OwnedFd>) {
-        if let FromShim::Created { init_pid } = message {
-            self.state.init_pid = Some(*init_pid);
+    /// The init exists.
+    pub(crate) fn created(&mut self, init_pid: u32, keepsakes: Vec<OwnedFd>) {
+        self.state.init_pid = Some(init_pid);
+        self.keepsakes = keepsakes;
+        self.tell_supervisors(&FromShim::Created { init_pid });
+    }
+
+    /// A living init was adopted.
+    pub(crate) fn adopted(&mut self, init_pid: u32, started_at: u64, keepsakes: Vec<OwnedFd>) {
+        self.state.init_pid = Some(init_pid);
+        self.state.started_at = Some(started_at);
+        self.keepsakes = keepsakes;
+        self.tell_supervisors(&FromShim::Report(self.state.clone()));
+    }
+
+    fn tell_supervisors(&mut self, message: &FromShim) {
+        for index in 0..self.peers.len() {
+            if self.peers[index].role == PeerRole::Supervisor {
+                let keepsakes = self.copy_keepsakes();
+                self.peers[index].send_with(message, keepsakes);
+            }
         }
-        for peer in self.peers.iter_mut().filter(|peer| peer.role == PeerRole::Supervisor) {
-            let descriptor = descriptor.as_ref().and_then(|fd| fd.try_clone().ok());
-            peer.send_with(message, descriptor);
-        }
+    }
+
+    fn copy_keepsakes(&self) -> Vec<OwnedFd> {
+        // Without descriptors left a supervisor gets none, and this shim must then not die.
+        self.keepsakes.iter().map_while(|fd| fd.try_clone().ok()).collect()
     }
 
     /// The program runs.
@@ -199,6 +224,7 @@ impl Hub {
     /// The program ended.
     pub(crate) fn exited(&mut self, report: &ExitReport) {
         self.state.init_pid = None;
+        self.keepsakes.clear();
         self.state.exit = Some(report.clone());
         if report.started_at.is_some() {
             self.tell(&FromShim::Exited(report.clone()));

@@ -6,7 +6,10 @@
 //! ```
 
 use std::{
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     time::{Duration, Instant},
 };
 
@@ -29,10 +32,10 @@ use crate::{
     namespace::HostNamespace,
     peer::{Peer, PeerRole},
     prepare::{self, Ground, LifeLock, Made},
-    rootfs,
-    running::Running,
+    running::{Init, Parent, Parts, Running},
+    stdio::{Stdio, log_file::LogFile},
     sys::time::wall_clock,
-    teardown::{Places, Teardown, boot_id, journal},
+    teardown::{Places, Teardown},
 };
 
 /// A supervisor that starts a shim and then says nothing for so long is dead or broken.
@@ -75,10 +78,11 @@ pub(crate) fn run(control: UnixStream, attach: Option<UnixStream>) -> Result<(),
             failed_report(error.code, error.message)
         }
     };
-    finish(&plan, ground, host, report, hub)
+    let Ground { state, journal, proc, .. } = ground;
+    finish(&plan, Remains { state, entries: journal.entries().to_vec(), proc, host }, &report, hub)
 }
 
-fn first_message(socket: UnixStream) -> Result<(Connection, ToShim), SysError> {
+pub(crate) fn first_message(socket: UnixStream) -> Result<(Connection, ToShim), SysError> {
     socket.set_read_timeout(Some(PLAN_PATIENCE)).call(|| "setsockopt(SO_RCVTIMEO)")?;
     let mut connection = Connection::new(socket);
     match connection.receive() {
@@ -90,7 +94,7 @@ fn first_message(socket: UnixStream) -> Result<(Connection, ToShim), SysError> {
     }
 }
 
-fn protocol_error(message: &ToShim) -> SysError {
+pub(crate) fn protocol_error(message: &ToShim) -> SysError {
     let text = format!("{message:?} as the first message");
     SysError::new("receive a plan", std::io::Error::other(text))
 }
@@ -102,14 +106,33 @@ fn start(
     made: Made,
     hub: &mut Hub,
 ) -> Result<Running, StartError> {
-    let mut running = Running::new(plan, ground, made).step("open the log")?;
-    let pidfd = running.clone_pidfd().step("start the init")?;
-    hub.tell_supervisor(&FromShim::Created { init_pid: running.pid() }, Some(pidfd));
-    let entry = JournalEntry::Released { init_pid: running.pid(), at: wall_clock() };
+    let Made { mut held, stdio, cgroups } = made;
+    let log = open_log(&ground.state, plan).step("open the log")?;
+    let client_owns_input = plan.attach.is_some_and(|attach| attach.stdin);
+    hub.created(held.pid, keepsakes(&held.pidfd, &stdio, client_owns_input).step("start the init")?);
+    let started_at = wall_clock();
+    let entry = JournalEntry::Released { init_pid: held.pid, at: started_at };
     ground.journal.append(&entry).step("write the journal")?;
-    running.release()?;
-    hub.started(running.started_at());
-    Ok(running)
+    held.release()?;
+    hub.started(started_at);
+    let init = Init { pidfd: held.pidfd, parent: Parent::Us };
+    Ok(Running::new(plan, Parts { init, stdio, cgroups, log, started_at }))
+}
+
+/// Opens the log; an earlier start's records stay.
+pub(crate) fn open_log(state: &OwnedFd, plan: &ContainerPlan) -> Result<LogFile, SysError> {
+    LogFile::open(state.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?, plan.log)
+}
+
+/// What the supervisor holds for a shim that may come after this one.
+pub(crate) fn keepsakes(
+    pidfd: &OwnedFd,
+    stdio: &Stdio,
+    client_owns_input: bool,
+) -> Result<Vec<OwnedFd>, SysError> {
+    let mut keepsakes = vec![pidfd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?];
+    keepsakes.extend(stdio.lasting_input(client_owns_input)?);
+    Ok(keepsakes)
 }
 
 /// What is recorded of a container that could not be started, with docker's codes.
@@ -135,88 +158,40 @@ fn failed_report(code: ErrorCode, message: String) -> ExitReport {
     }
 }
 
+/// What is needed to take a container down.
+pub(crate) struct Remains {
+    /// Its state directory.
+    pub(crate) state: OwnedFd,
+    /// Its journal.
+    pub(crate) entries: Vec<JournalEntry>,
+    /// /proc of the host.
+    pub(crate) proc: OwnedFd,
+    /// The way back from the private mount namespace.
+    pub(crate) host: Option<HostNamespace>,
+}
+
 /// Record first, then tell, then tear down.
-fn finish(
+pub(crate) fn finish(
     plan: &ContainerPlan,
-    ground: Ground,
-    host: Option<HostNamespace>,
-    report: ExitReport,
+    remains: Remains,
+    report: &ExitReport,
     mut hub: Hub,
 ) -> Result<(), SysError> {
-    if plan.lifetime != Lifetime::Nothing {
-        let written = record::write(ground.state.as_fd(), layout::EXIT, &report, Durability::Durable);
+    let record_in = (plan.lifetime != Lifetime::Nothing).then_some(remains.state.as_fd());
+    if let Some(state) = record_in {
+        let written = record::write(state, layout::EXIT, report, Durability::Durable);
         if let Err(error) = written {
             tracing::error!(%error, "the exit record cannot be written, the status is only told");
         }
     }
-    hub.exited(&report);
+    hub.exited(report);
     let places = Places {
         state_dir: plan.state_dir.clone(),
         run_dir: plan.run_dir.clone(),
         trash_dir: plan.trash_dir.clone(),
     };
-    let teardown = Teardown::new(places, ground.journal.entries(), ground.proc, host)?;
-    let record_in = (plan.lifetime != Lifetime::Nothing).then_some(ground.state.as_fd());
+    let teardown = Teardown::new(places, &remains.entries, remains.proc, remains.host)?;
     Ending::new(teardown, record_in).run(hub)
-}
-
-/// Finishes what a dead shim left.
-///
-/// # Errors
-/// If the order or the directories cannot be read; nothing was changed then.
-pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
-    let (connection, order) = match first_message(control)? {
-        (connection, ToShim::Teardown(order)) => (connection, order),
-        (_, other) => return Err(protocol_error(&other)),
-    };
-    let id = order.state_dir.rsplit('/').next().unwrap_or_default().to_owned();
-    log::install(&id);
-    let _lock = LifeLock::take(&order.state_dir)?;
-    let mut hub = Hub::new(connection)?;
-    let state = rootfs::open_directory(&order.state_dir)?;
-    let entries = match rootfs::open_directory(&order.run_dir) {
-        Ok(run) => {
-            hub.listen_again(&run);
-            of_this_boot(journal::read(run.as_fd())?)
-        }
-        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let keeps_record =
-        !entries.iter().any(|entry| matches!(entry, JournalEntry::Begin { lifetime: Lifetime::Nothing, .. }));
-    if let Some(report) = order.exit {
-        let known = record::read::<ExitReport>(&std::path::Path::new(&order.state_dir).join(layout::EXIT));
-        // The first durable value wins: a dead shim that wrote one saw more than anybody after it.
-        let report = match known {
-            Ok(Some(known)) => known,
-            Ok(None) | Err(_) => {
-                if keeps_record {
-                    record::write(state.as_fd(), layout::EXIT, &report, Durability::Durable)
-                        .call(|| "write the exit record")?;
-                }
-                report
-            }
-        };
-        hub.exited(&report);
-    }
-    let places = Places { state_dir: order.state_dir, run_dir: order.run_dir, trash_dir: order.trash_dir };
-    let teardown = Teardown::new(places, &entries, rootfs::open_directory("/proc")?, None)?;
-    Ending::new(teardown, keeps_record.then_some(state.as_fd())).run(hub)
-}
-
-/// Of a journal of another boot only files are acted on: its cgroups and mounts are somebody else's now, or nobody's.
-fn of_this_boot(entries: Vec<JournalEntry>) -> Vec<JournalEntry> {
-    let now = boot_id();
-    let other_boot =
-        entries.iter().any(|entry| matches!(entry, JournalEntry::Begin { boot_id, .. } if *boot_id != now));
-    if !other_boot {
-        return entries;
-    }
-    let on_disk = |entry: &JournalEntry| match entry {
-        JournalEntry::Begin { .. } | JournalEntry::WriteLayer => true,
-        JournalEntry::Cgroup { .. } | JournalEntry::Mountpoint | JournalEntry::Released { .. } => false,
-    };
-    entries.into_iter().filter(on_disk).collect()
 }
 
 /// Waits a bounded time in the event loop; shared by the phases.

@@ -6,6 +6,7 @@
 //! | called as | does |
 //! |---|---|
 //! | `mysup-shim run` | a container's whole life; fd 0 is the supervisor, fd 1 an attached client or /dev/null |
+//! | `mysup-shim adopt` | the rest of the life of a container whose shim died and whose init lives; fd 0 is the supervisor |
 //! | `mysup-shim teardown` | the end of a container whose shim died; fd 0 is the supervisor |
 //! | `mysup-shim sweep DIR` | empties a directory without crossing a mount |
 //! | `mysup-init PROGRAM...` | PID 1 of a container with `--init` |
@@ -17,6 +18,7 @@ mod ending;
 mod error;
 mod event_loop;
 mod hub;
+mod inherit;
 mod init;
 mod life;
 mod log;
@@ -54,11 +56,14 @@ fn main() -> ExitCode {
             ExitCode::from(init::reaper::run(&rest))
         }
         [_, "run"] => exit_code(take_connections().and_then(|(control, attach)| life::run(control, attach))),
-        [_, "teardown"] => exit_code(take_connections().and_then(|(control, _)| life::take_down(control))),
+        [_, "adopt"] => exit_code(take_connections().and_then(|(control, _)| inherit::adopt(control))),
+        [_, "teardown"] => exit_code(take_connections().and_then(|(control, _)| inherit::take_down(control))),
         [_, "sweep", directory] => sweep_directory(directory),
         _ => {
             log::install("");
-            tracing::error!("usage: mysup-shim run | teardown | sweep DIR (started by mysup, not by hand)");
+            tracing::error!(
+                "usage: mysup-shim run | adopt | teardown | sweep DIR (started by mysup, not by hand)"
+            );
             ExitCode::from(CALLED_WRONGLY)
         }
     }

@@ -49,7 +49,8 @@ pub(crate) struct Peer {
 struct Item {
     bytes: Vec<u8>,
     sent: usize,
-    descriptor: Option<OwnedFd>,
+    /// They ride with the first byte.
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Peer {
@@ -86,18 +87,18 @@ impl Peer {
 
     /// Sends or queues a message.
     pub(crate) fn send(&mut self, message: &FromShim) {
-        self.send_with(message, None);
+        self.send_with(message, Vec::new());
     }
 
-    /// Sends or queues a message with a descriptor.
-    pub(crate) fn send_with(&mut self, message: &FromShim, descriptor: Option<OwnedFd>) {
+    /// Sends or queues a message with descriptors.
+    pub(crate) fn send_with(&mut self, message: &FromShim, descriptors: Vec<OwnedFd>) {
         if self.closed {
             return;
         }
         match message.to_frame() {
             Ok(bytes) => {
                 self.queued += bytes.len();
-                self.queue.push_back(Item { bytes, sent: 0, descriptor });
+                self.queue.push_back(Item { bytes, sent: 0, descriptors });
                 self.flush();
             }
             Err(error) => {
@@ -110,10 +111,10 @@ impl Peer {
     /// Sends as much of the queue as the socket takes.
     pub(crate) fn flush(&mut self) {
         while let Some(item) = self.queue.front_mut() {
-            let descriptors: Vec<BorrowedFd<'_>> = item.descriptor.iter().map(AsFd::as_fd).collect();
+            let descriptors: Vec<BorrowedFd<'_>> = item.descriptors.iter().map(AsFd::as_fd).collect();
             match fds::send(self.connection.socket().as_fd(), &item.bytes[item.sent..], &descriptors) {
                 Ok(count) => {
-                    item.descriptor = None;
+                    item.descriptors.clear();
                     item.sent += count;
                     self.queued -= count;
                     if item.sent == item.bytes.len() {

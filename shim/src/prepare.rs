@@ -5,14 +5,20 @@ use std::os::{
     unix::net::UnixListener,
 };
 
-use mysup_ipc::{layout, plan::ContainerPlan, teardown::JournalEntry};
+use mysup_ipc::{
+    layout,
+    plan::ContainerPlan,
+    record::{self, Durability},
+    shim::ToShim,
+    teardown::JournalEntry,
+};
 use rustix::{
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
 };
 
 use crate::{
-    cgroup::{self, Cgroups},
+    cgroup::{self, Cgroups, Directory},
     error::{Call, StartError, Step, SysError},
     init::{self, Held, Prepared},
     mountinfo,
@@ -56,13 +62,15 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Opens the directories, begins the journal, and listens.
+    /// Opens the directories, begins the journal, keeps the plan for a shim that may have to adopt, and listens.
     pub(crate) fn prepare(plan: &ContainerPlan) -> Result<Self, SysError> {
         let run = rootfs::open_directory(&plan.run_dir)?;
         let state = rootfs::open_directory(&plan.state_dir)?;
         let proc = rootfs::open_directory("/proc")?;
         let mut journal = Journal::create(run.as_fd())?;
         journal.append(&JournalEntry::Begin { boot_id: boot_id(), lifetime: plan.lifetime })?;
+        let kept = ToShim::Plan(Box::new(plan.clone()));
+        record::write(run.as_fd(), layout::PLAN, &kept, Durability::Volatile).call(|| "write(\"plan\")")?;
         let listener = listen(&run)?;
         Ok(Self { run, state, journal, proc, listener })
     }
@@ -84,7 +92,7 @@ pub(crate) struct Made {
     /// Its input and output.
     pub(crate) stdio: Stdio,
     /// Its cgroups.
-    pub(crate) cgroups: Cgroups,
+    pub(crate) cgroups: Vec<Directory>,
 }
 
 /// Makes everything. After an error `host` tells whether the private namespace was entered already.
@@ -113,7 +121,7 @@ pub(crate) fn make(
     // Not open any more when the root is to be unmounted.
     drop(root);
     let held = prepared.spawn(plan, &cgroups, &ends, lock.0.as_fd())?;
-    Ok(Made { held, stdio, cgroups })
+    Ok(Made { held, stdio, cgroups: cgroups.into_directories() })
 }
 
 fn make_mountpoint(ground: &mut Ground) -> Result<(), SysError> {

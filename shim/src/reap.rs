@@ -5,13 +5,21 @@ use std::os::fd::BorrowedFd;
 use mysup_ipc::exit::ExitStatus;
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
 
-use crate::error::{Call, SysError};
+use crate::{
+    error::{Call, SysError},
+    sys::process,
+};
 
 /// The status of a child that its pidfd says has ended, or `None` if it has not.
 pub(crate) fn status_of(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, SysError> {
     let status = rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
         .call(|| "waitid(P_PIDFD)")?;
     Ok(status.as_ref().map(exit_status))
+}
+
+/// The status of an init that is somebody else's child: told by its pidfd once it was reaped (Linux 6.15).
+pub(crate) fn status_of_adopted(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
+    process::exit_of(pidfd).map(ExitStatus::from_wait_status)
 }
 
 fn exit_status(status: &WaitIdStatus) -> ExitStatus {

@@ -8,18 +8,17 @@ use std::{
 };
 
 use mysup_ipc::{
-    exit::ExitReport,
+    exit::{ExitReport, ExitStatus},
     plan::{ContainerPlan, StopPlan},
     shim::{Stream, ToShim},
 };
 
 use crate::{
-    cgroup::{self, Cgroups},
-    error::{Call, StartError, SysError},
+    cgroup::{self, Directory},
+    error::SysError,
     event_loop::{Event, Watch},
     hub::Hub,
-    init::Held,
-    prepare::{Ground, Made},
+    life::in_time,
     reap,
     stdio::{READ_SIZE, Read, Stdio, log_file::LogFile},
     sys::{process::send_signal, time::wall_clock},
@@ -32,60 +31,81 @@ const INPUT_FULL: usize = 1 << 18;
 /// the kernel.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The init as its shim sees it.
+#[derive(Debug)]
+pub(crate) struct Init {
+    /// Itself.
+    pub(crate) pidfd: OwnedFd,
+    /// Whose child it is.
+    pub(crate) parent: Parent,
+}
+
+/// Whose child an init is: only its parent can wait for it.
+#[derive(Debug)]
+pub(crate) enum Parent {
+    /// This shim's.
+    Us,
+    /// The supervisor's or the host's PID 1, since the shim that made it died.
+    Another {
+        /// What the supervisor said of its end.
+        told: Option<ExitStatus>,
+        /// Since when it is over and nobody could say how.
+        unknown_since: Option<Instant>,
+    },
+}
+
+impl Parent {
+    /// Of an adopted init.
+    pub(crate) fn another() -> Self {
+        Parent::Another { told: None, unknown_since: None }
+    }
+}
+
+/// How long the parent of an adopted init may take to reap it and tell.
+const REAPED_BY: Duration = Duration::from_secs(5);
+/// Between two looks for that.
+const REAPED_LOOK: Duration = Duration::from_millis(5);
+
+/// What a container is made of while it runs.
+pub(crate) struct Parts {
+    /// Its init.
+    pub(crate) init: Init,
+    /// Its input and output.
+    pub(crate) stdio: Stdio,
+    /// Its cgroups.
+    pub(crate) cgroups: Vec<Directory>,
+    /// Its log.
+    pub(crate) log: LogFile,
+    /// When the program was started, nanoseconds since 1970.
+    pub(crate) started_at: u64,
+}
+
 /// A container whose init exists.
 pub(crate) struct Running {
-    held: Held,
-    stdio: Stdio,
-    cgroups: Cgroups,
-    log: LogFile,
+    parts: Parts,
     input: VecDeque<u8>,
     input_ended: bool,
     /// The client that came with `run -i` ends the input when it leaves.
     input_follows_client: bool,
     stop: StopPlan,
     kill_at: Option<Instant>,
-    started_at: u64,
     buffer: Vec<u8>,
 }
 
 impl Running {
-    /// Opens the log; nothing else is changed.
-    pub(crate) fn new(plan: &ContainerPlan, ground: &Ground, made: Made) -> Result<Self, SysError> {
-        let state = ground.state.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
-        Ok(Self {
-            held: made.held,
-            stdio: made.stdio,
-            cgroups: made.cgroups,
-            log: LogFile::open(state, plan.log)?,
+    /// Of these parts; changes nothing.
+    pub(crate) fn new(plan: &ContainerPlan, parts: Parts) -> Self {
+        // The client of a dead shim is gone with it, or comes back by itself.
+        let with_client = matches!(parts.init.parent, Parent::Us);
+        Self {
+            parts,
             input: VecDeque::new(),
             input_ended: false,
-            input_follows_client: plan.attach.is_some_and(|attach| attach.stdin),
+            input_follows_client: with_client && plan.attach.is_some_and(|attach| attach.stdin),
             stop: plan.stop,
             kill_at: None,
-            started_at: 0,
             buffer: vec![0; READ_SIZE],
-        })
-    }
-
-    /// The init's pid.
-    pub(crate) fn pid(&self) -> u32 {
-        self.held.pid
-    }
-
-    /// When the program was started, nanoseconds since 1970.
-    pub(crate) fn started_at(&self) -> u64 {
-        self.started_at
-    }
-
-    /// A descriptor of the init for somebody else.
-    pub(crate) fn clone_pidfd(&self) -> Result<OwnedFd, SysError> {
-        self.held.pidfd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")
-    }
-
-    /// Lets the program start.
-    pub(crate) fn release(&mut self) -> Result<(), StartError> {
-        self.started_at = wall_clock();
-        self.held.release()
+        }
     }
 
     /// Serves the container until its init has ended and all its output is in the log.
@@ -94,15 +114,14 @@ impl Running {
             self.handle(event, hub);
         }
         loop {
+            let mut ended = self.is_over();
             for event in self.wait(hub)? {
-                if event == Event::InitEnded {
-                    if let Some(report) = self.reap()? {
-                        self.drain(hub);
-                        return Ok(report);
-                    }
-                } else {
-                    self.handle(event, hub);
-                }
+                ended |= event == Event::InitEnded;
+                self.handle(event, hub);
+            }
+            if ended && let Some(report) = self.reap()? {
+                self.drain(hub);
+                return Ok(report);
             }
             hub.forget_closed();
             self.follow_input_source(hub);
@@ -110,20 +129,28 @@ impl Running {
         }
     }
 
+    /// An adopted init has ended, and how is not known yet.
+    fn is_over(&self) -> bool {
+        matches!(self.parts.init.parent, Parent::Another { unknown_since: Some(_), .. })
+    }
+
     fn wait(&self, hub: &Hub) -> Result<Vec<Event>, SysError> {
         let mut watch = Watch::default();
         let input_full = self.input.len() >= INPUT_FULL;
         hub.watch(&mut watch, |peer| input_full && matches!(peer.role, crate::peer::PeerRole::Attached(_)));
         if !hub.is_congested() {
-            for (stream, fd) in self.stdio.outputs() {
+            for (stream, fd) in self.parts.stdio.outputs() {
                 watch.output(stream, fd);
             }
         }
-        if let Some(input) = self.stdio.input().filter(|_| !self.input.is_empty()) {
+        if let Some(input) = self.parts.stdio.input().filter(|_| !self.input.is_empty()) {
             watch.input(input);
         }
-        // Last: what was written before the end is handled before it.
-        watch.init(self.held.pidfd.as_fd());
+        if self.is_over() {
+            watch.until(in_time(REAPED_LOOK));
+        } else {
+            watch.init(self.parts.init.pidfd.as_fd());
+        }
         watch.until(self.kill_at);
         watch.wait()
     }
@@ -142,7 +169,7 @@ impl Running {
                 }
             }
             Event::Connecting | Event::PeerSpoke(_) | Event::PeerRoom(_) => {
-                for (_, message) in hub.handle(event, Some(&self.held.pidfd)) {
+                for message in hub.handle(event) {
                     self.obey(message, hub);
                 }
             }
@@ -165,17 +192,26 @@ impl Running {
                 self.pass_input();
             }
             ToShim::Resize(size) => {
-                if let Err(error) = self.stdio.resize(size) {
+                if let Err(error) = self.parts.stdio.resize(size) {
                     tracing::warn!(error = crate::error::chain(&error), "the terminal keeps its size");
                 }
             }
+            ToShim::InitReaped { status } => {
+                if let Parent::Another { told, .. } = &mut self.parts.init.parent {
+                    *told = Some(ExitStatus::from_wait_status(status));
+                }
+            }
             // Nothing to try again while it runs; the others are refused before they come here.
-            ToShim::RetryTeardown | ToShim::Plan(_) | ToShim::Teardown(_) | ToShim::Hello(_) => {}
+            ToShim::RetryTeardown
+            | ToShim::Plan(_)
+            | ToShim::Teardown(_)
+            | ToShim::Adopt(_)
+            | ToShim::Hello(_) => {}
         }
     }
 
     fn signal(&self, signal: u8) {
-        if let Err(error) = send_signal(self.held.pidfd.as_fd(), signal) {
+        if let Err(error) = send_signal(self.parts.init.pidfd.as_fd(), signal) {
             tracing::debug!(signal, %error, "a signal was not delivered");
         }
     }
@@ -196,7 +232,7 @@ impl Running {
             self.kill_at = None;
             // The init first: its pid namespace takes everything with it. The cgroup takes who came from outside.
             self.signal(u8::try_from(libc::SIGKILL).unwrap_or(9));
-            if let Err(error) = cgroup::kill_all(&self.cgroups.directories()) {
+            if let Err(error) = cgroup::kill_all(&self.parts.cgroups) {
                 tracing::warn!(error = crate::error::chain(&error), "kill by cgroup");
             }
         }
@@ -212,7 +248,7 @@ impl Running {
     /// Gives the program what it takes; closes when that was all.
     fn pass_input(&mut self) {
         while !self.input.is_empty() {
-            let Some(fd) = self.stdio.input() else {
+            let Some(fd) = self.parts.stdio.input() else {
                 self.input.clear();
                 break;
             };
@@ -229,36 +265,52 @@ impl Running {
             }
         }
         if self.input_ended {
-            self.stdio.close_input();
+            self.parts.stdio.close_input();
         }
     }
 
     /// One read of the program's output, to the log and to who is attached.
     fn pass_output(&mut self, stream: Stream, hub: &mut Hub) -> Read {
-        let read = self.stdio.read(stream, &mut self.buffer);
+        let read = self.parts.stdio.read(stream, &mut self.buffer);
         if let Read::Bytes(count) = read {
-            self.log.append(stream, &self.buffer[..count]);
+            self.parts.log.append(stream, &self.buffer[..count]);
             hub.output(stream, &self.buffer[..count]);
         }
         read
     }
 
     fn reap(&mut self) -> Result<Option<ExitReport>, SysError> {
-        let Some(status) = reap::status_of(self.held.pidfd.as_fd())? else {
+        let Some(status) = self.status()? else {
             return Ok(None);
+        };
+        let error = match status {
+            ExitStatus::Unknown => "the shim was killed, and nothing that saw the container end has survived",
+            ExitStatus::Code(_) | ExitStatus::Signal(_) => "",
         };
         Ok(Some(ExitReport {
             status,
-            oom_killed: self.cgroups.oom_killed(),
-            started_at: Some(self.started_at),
+            oom_killed: self.parts.cgroups.iter().any(cgroup::oom_killed),
+            started_at: Some(self.parts.started_at),
             finished_at: wall_clock(),
-            error: String::new(),
+            error: error.to_owned(),
         }))
+    }
+
+    fn status(&mut self) -> Result<Option<ExitStatus>, SysError> {
+        let pidfd = self.parts.init.pidfd.as_fd();
+        match &mut self.parts.init.parent {
+            Parent::Us => reap::status_of(pidfd),
+            Parent::Another { told, unknown_since } => {
+                let known = reap::status_of_adopted(pidfd).or(*told);
+                let since = unknown_since.get_or_insert_with(Instant::now);
+                Ok(known.or_else(|| (since.elapsed() >= REAPED_BY).then_some(ExitStatus::Unknown)))
+            }
+        }
     }
 
     /// Takes what the program wrote last. All of its processes are dead, so that is bounded by what the kernel buffers.
     fn drain(&mut self, hub: &mut Hub) {
-        self.stdio.release_kept();
+        self.parts.stdio.release_kept();
         let deadline = Instant::now() + DRAIN_PATIENCE;
         for stream in [Stream::Stdout, Stream::Stderr] {
             loop {
@@ -267,7 +319,7 @@ impl Running {
                     Read::End => break,
                     // Empty and not closed: a terminal's bytes may still be on their way; of a FIFO somebody outside
                     // the container holds the other side, and is not waited for.
-                    Read::Nothing if !self.stdio.is_terminal() => break,
+                    Read::Nothing if !self.parts.stdio.is_terminal() => break,
                     Read::Nothing if self.wait_for_output(deadline) => {}
                     Read::Nothing => break,
                 }
@@ -277,7 +329,7 @@ impl Running {
 
     fn wait_for_output(&self, deadline: Instant) -> bool {
         let mut watch = Watch::default();
-        for (stream, fd) in self.stdio.outputs() {
+        for (stream, fd) in self.parts.stdio.outputs() {
             watch.output(stream, fd);
         }
         watch.until(Some(deadline));

@@ -8,7 +8,7 @@ use crate::error::{Call, SysError};
 
 /// Kills all that is in these cgroups and below them; returns who is left (a process in an uninterruptible call
 /// cannot go).
-pub(crate) fn kill_all(directories: &[&Directory]) -> Result<Vec<u32>, SysError> {
+pub(crate) fn kill_all(directories: &[Directory]) -> Result<Vec<u32>, SysError> {
     for directory in directories {
         kill(directory)?;
     }

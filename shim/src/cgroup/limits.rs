@@ -121,18 +121,14 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 
-/// Whether the kernel killed a process in this cgroup for lack of memory.
-pub(super) fn oom_killed(hierarchy: &Hierarchy, cgroup: &Directory) -> bool {
-    if !hierarchy.has("memory") {
-        return false;
-    }
-    let name = match hierarchy.version {
-        Version::V1 => "memory.oom_control",
-        Version::V2 => "memory.events",
-    };
-    let text = cgroup.read(name);
-    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count.is_some_and(|count| count.trim() != "0")
+/// Whether the kernel killed a process in this cgroup for lack of memory; to be read before its removal.
+pub(crate) fn oom_killed(cgroup: &Directory) -> bool {
+    // Version 1 and version 2; a cgroup without the memory controller has neither.
+    ["memory.oom_control", "memory.events"].iter().any(|name| {
+        let text = cgroup.read(name);
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.is_some_and(|count| count.trim() != "0")
+    })
 }
 
 #[cfg(test)]

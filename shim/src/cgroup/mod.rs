@@ -21,6 +21,7 @@ pub(crate) use self::{
     directory::Directory,
     hierarchy::{Hierarchy, Version, find as find_hierarchies},
     kill::kill_all,
+    limits::oom_killed,
 };
 use crate::{
     error::{Call, StartError, Step, SysError},
@@ -91,14 +92,9 @@ impl Cgroups {
         self.members.iter().map(|member| &member.hierarchy)
     }
 
-    /// Whether the kernel killed one of its processes for lack of memory; to be read before the removal.
-    pub(crate) fn oom_killed(&self) -> bool {
-        self.members.iter().any(|member| limits::oom_killed(&member.hierarchy, &member.directory))
-    }
-
-    /// The directories, for the teardown.
-    pub(crate) fn directories(&self) -> Vec<&Directory> {
-        self.members.iter().map(|member| &member.directory).collect()
+    /// The directories, which is all that is needed once the init runs.
+    pub(crate) fn into_directories(self) -> Vec<Directory> {
+        self.members.into_iter().map(|member| member.directory).collect()
     }
 }
 

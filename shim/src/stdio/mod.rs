@@ -66,6 +66,33 @@ impl Stdio {
         }
     }
 
+    /// Goes on with the input and output of a dead shim. What was in the FIFOs is still in them. `input` is what the
+    /// supervisor has kept: the pty's master, or where standard input is written.
+    pub(crate) fn reopen(
+        run_directory: BorrowedFd<'_>,
+        process: &ProcessPlan,
+        input: Option<OwnedFd>,
+    ) -> Result<Self, SysError> {
+        if process.terminal.is_some() {
+            return pty::reopen(process.stdin, input);
+        }
+        let mut stdio = Self { outputs: Vec::new(), input, terminal: false, kept: Vec::new() };
+        for (stream, name) in [(Stream::Stdout, layout::STDOUT), (Stream::Stderr, layout::STDERR)] {
+            let fd = open_at(run_directory, name, OFlags::RDONLY | OFlags::NONBLOCK)?;
+            stdio.outputs.push(Output { stream, fd });
+            stdio.kept.push(open_at(run_directory, name, OFlags::RDWR)?);
+        }
+        Ok(stdio)
+    }
+
+    /// A copy of the program's input that must outlive the shim: a terminal's, or one that no client owns (whose end
+    /// would be the end of input).
+    pub(crate) fn lasting_input(&self, owned_by_client: bool) -> Result<Option<OwnedFd>, SysError> {
+        let master = self.outputs.first().map(|output| &output.fd).filter(|_| self.terminal);
+        let input = self.input.as_ref().filter(|_| !owned_by_client);
+        master.or(input).map(|fd| fd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")).transpose()
+    }
+
     /// Descriptors to poll for reading, with the stream each carries.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
         self.outputs.iter().map(|output| (output.stream, output.fd.as_fd()))

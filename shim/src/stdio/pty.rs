@@ -49,6 +49,19 @@ pub(super) fn create(
     Ok((stdio, StdioEnds { ends, terminal: true }))
 }
 
+/// Goes on with a terminal whose master the supervisor kept. Without one the terminal was hung up with the last master:
+/// there is nothing to read or write any more.
+pub(super) fn reopen(stdin: bool, master: Option<OwnedFd>) -> Result<Stdio, SysError> {
+    let mut stdio = Stdio { outputs: Vec::new(), input: None, terminal: true, kept: Vec::new() };
+    if let Some(master) = master {
+        if stdin {
+            stdio.input = Some(master.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
+        }
+        stdio.outputs.push(Output { stream: Stream::Stdout, fd: master });
+    }
+    Ok(stdio)
+}
+
 /// /dev/console is the same terminal.
 fn make_console(root: &AttachedRoot, slave: &OwnedFd) -> Result<(), SysError> {
     let console = namespace::clone_tree(slave.as_fd(), "", false)?;

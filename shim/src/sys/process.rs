@@ -76,6 +76,31 @@ pub(crate) fn fork() -> io::Result<Option<u32>> {
     }
 }
 
+/// `struct pidfd_info` of its first version, include/uapi/linux/pidfd.h.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    /// pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// Asks for, and confirms, the exit code.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(0xff, 11, struct pidfd_info)` with the 64 bytes of the first version.
+const PIDFD_GET_INFO: libc::c_ulong = 3 << 30 | 64 << 16 | 0xff << 8 | 11;
+
+/// The status word of wait(2) of a process that was reaped, by anyone. `None` if it was not reaped yet, or below
+/// Linux 6.15, which does not tell.
+pub(crate) fn exit_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the request carries the size of `info`, so the kernel writes at most that; any bytes are valid in it.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
 /// Sends any signal, the real-time ones included, to exactly this process.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: u8) -> io::Result<()> {
     // SAFETY: pidfd_send_signal(2) with a null siginfo touches no memory of ours.
@@ -89,4 +114,12 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: u8) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_request_carries_the_size_of_its_structure() {
+        assert_eq!(size_of::<super::PidfdInfo>(), 64);
+    }
 }

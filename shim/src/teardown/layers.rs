@@ -41,7 +41,9 @@ pub(super) fn remove_run_directory(places: &Places) -> StepResult {
     let Some(run) = open_existing(&places.run_dir)? else {
         return Ok(());
     };
-    for name in [layout::STDIN, layout::STDOUT, layout::STDERR, layout::SHIM_SOCKET, layout::JOURNAL] {
+    for name in
+        [layout::STDIN, layout::STDOUT, layout::STDERR, layout::SHIM_SOCKET, layout::PLAN, layout::JOURNAL]
+    {
         match rustix::fs::unlinkat(&run, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             result => result.call(|| format!("unlinkat(\"{}/{name}\")", places.run_dir))?,

@@ -182,9 +182,8 @@ impl Teardown {
 
     fn kill_processes(&mut self) -> StepResult {
         let deadline = Instant::now() + KILL_PATIENCE;
-        let directories: Vec<&Directory> = self.directories.iter().collect();
         loop {
-            let left = cgroup::kill_all(&directories)?;
+            let left = cgroup::kill_all(&self.directories)?;
             if left.is_empty() {
                 return Ok(());
             }

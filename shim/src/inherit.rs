@@ -1,0 +1,157 @@
+//! The work that a dead shim left: going on with a container whose init lives, or finishing its teardown.
+
+use std::{
+    io,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::Path,
+};
+
+use mysup_ipc::{
+    exit::ExitReport,
+    layout,
+    plan::{ContainerPlan, Lifetime},
+    record::{self, Durability},
+    shim::{AdoptOrder, ToShim},
+    teardown::JournalEntry,
+};
+
+use crate::{
+    cgroup::Directory,
+    ending::Ending,
+    error::{Call, SysError},
+    hub::Hub,
+    life::{Remains, finish, first_message, keepsakes, open_log, protocol_error},
+    log,
+    prepare::LifeLock,
+    rootfs,
+    running::{Init, Parent, Parts, Running},
+    stdio::Stdio,
+    teardown::{Places, Teardown, boot_id, journal},
+};
+
+/// Goes on with a container whose shim died and whose init lives.
+///
+/// # Errors
+/// If the dead shim left too little to go on with; the container is untouched then.
+pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
+    let (mut connection, order) = match first_message(control)? {
+        (connection, ToShim::Adopt(order)) => (connection, order),
+        (_, other) => return Err(protocol_error(&other)),
+    };
+    let pidfd = connection.take_descriptor().ok_or_else(|| missing("the pidfd"))?;
+    let kept_input = connection.take_descriptor();
+    log::install(order.state_dir.rsplit('/').next().unwrap_or_default());
+    let _lock = LifeLock::take(&order.state_dir)?;
+    let run = rootfs::open_directory(&order.run_dir)?;
+    let state = rootfs::open_directory(&order.state_dir)?;
+    let plan = read_plan(&order)?;
+    let entries = of_this_boot(journal::read(run.as_fd())?);
+    let (pid, started_at) = released(&entries).ok_or_else(|| missing("the release of its program"))?;
+    let mut hub = Hub::new(connection)?;
+    hub.listen_again(&run);
+    let stdio = Stdio::reopen(run.as_fd(), &plan.process, kept_input)?;
+    let keepsakes = keepsakes(&pidfd, &stdio, false)?;
+    let parts = Parts {
+        init: Init { pidfd, parent: Parent::another() },
+        stdio,
+        cgroups: open_cgroups(&entries)?,
+        log: open_log(&state, &plan)?,
+        started_at,
+    };
+    hub.adopted(pid, started_at, keepsakes);
+    tracing::info!(init = pid, "adopted");
+    let report = Running::new(&plan, parts).until_exit(&mut hub)?;
+    let proc = rootfs::open_directory("/proc")?;
+    finish(&plan, Remains { state, entries, proc, host: None }, &report, hub)
+}
+
+fn missing(what: &'static str) -> SysError {
+    SysError::new(format!("adopt a container without {what}"), io::Error::from(io::ErrorKind::NotFound))
+}
+
+fn read_plan(order: &AdoptOrder) -> Result<Box<ContainerPlan>, SysError> {
+    let kept = record::read(&Path::new(&order.run_dir).join(layout::PLAN));
+    match kept.map_err(io::Error::other).call(|| "read the plan")? {
+        Some(ToShim::Plan(plan)) => Ok(plan),
+        Some(_) | None => Err(missing("its plan")),
+    }
+}
+
+fn released(entries: &[JournalEntry]) -> Option<(u32, u64)> {
+    entries.iter().find_map(|entry| match entry {
+        JournalEntry::Released { init_pid, at } => Some((*init_pid, *at)),
+        JournalEntry::Begin { .. }
+        | JournalEntry::Cgroup { .. }
+        | JournalEntry::WriteLayer
+        | JournalEntry::Mountpoint => None,
+    })
+}
+
+fn open_cgroups(entries: &[JournalEntry]) -> Result<Vec<Directory>, SysError> {
+    let mut cgroups = Vec::new();
+    for entry in entries {
+        if let JournalEntry::Cgroup { path } = entry {
+            cgroups.extend(Directory::open(Path::new(path))?);
+        }
+    }
+    Ok(cgroups)
+}
+
+/// Finishes what a dead shim left.
+///
+/// # Errors
+/// If the order or the directories cannot be read; nothing was changed then.
+pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
+    let (connection, order) = match first_message(control)? {
+        (connection, ToShim::Teardown(order)) => (connection, order),
+        (_, other) => return Err(protocol_error(&other)),
+    };
+    let id = order.state_dir.rsplit('/').next().unwrap_or_default().to_owned();
+    log::install(&id);
+    let _lock = LifeLock::take(&order.state_dir)?;
+    let mut hub = Hub::new(connection)?;
+    let state = rootfs::open_directory(&order.state_dir)?;
+    let entries = match rootfs::open_directory(&order.run_dir) {
+        Ok(run) => {
+            hub.listen_again(&run);
+            of_this_boot(journal::read(run.as_fd())?)
+        }
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let keeps_record =
+        !entries.iter().any(|entry| matches!(entry, JournalEntry::Begin { lifetime: Lifetime::Nothing, .. }));
+    if let Some(report) = order.exit {
+        let known = record::read::<ExitReport>(&Path::new(&order.state_dir).join(layout::EXIT));
+        // The first durable value wins: a dead shim that wrote one saw more than anybody after it.
+        let report = match known {
+            Ok(Some(known)) => known,
+            Ok(None) | Err(_) => {
+                if keeps_record {
+                    record::write(state.as_fd(), layout::EXIT, &report, Durability::Durable)
+                        .call(|| "write the exit record")?;
+                }
+                report
+            }
+        };
+        hub.exited(&report);
+    }
+    let places = Places { state_dir: order.state_dir, run_dir: order.run_dir, trash_dir: order.trash_dir };
+    let teardown = Teardown::new(places, &entries, rootfs::open_directory("/proc")?, None)?;
+    Ending::new(teardown, keeps_record.then_some(state.as_fd())).run(hub)
+}
+
+/// Of a journal of another boot only files are acted on: its cgroups and mounts are somebody else's now, or nobody's.
+fn of_this_boot(entries: Vec<JournalEntry>) -> Vec<JournalEntry> {
+    let now = boot_id();
+    let other_boot =
+        entries.iter().any(|entry| matches!(entry, JournalEntry::Begin { boot_id, .. } if *boot_id != now));
+    if !other_boot {
+        return entries;
+    }
+    let on_disk = |entry: &JournalEntry| match entry {
+        JournalEntry::Begin { .. } | JournalEntry::WriteLayer => true,
+        JournalEntry::Cgroup { .. } | JournalEntry::Mountpoint | JournalEntry::Released { .. } => false,
+    };
+    entries.into_iter().filter(on_disk).collect()
+}
