@@ -3,9 +3,9 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mysup_ipc::{
@@ -13,12 +13,13 @@ use mysup_ipc::{
     error::{ErrorCode, WireError},
     exit::ExitStatus,
     id::ContainerId,
+    layout,
 };
 
 use super::{
     args::{RunArgs, StartArgs, container::ContainerArgs},
     attach::{self, Ended, Wish},
-    client::Instance,
+    client::{Instance, connect_in},
     error::CliError,
     output,
     resolve::{self, Resolved},
@@ -28,6 +29,10 @@ use super::{
 
 /// How long the supervisor may take to find out how a container ended whose shim died.
 const STATUS_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a container without a shim is taken for one that gets another.
+const ADOPTION_DEADLINE: Duration = Duration::from_secs(20);
+/// Pause between two looks for the new shim.
+const ADOPTION_PAUSE: Duration = Duration::from_millis(10);
 /// What a shell shows for a program that died of SIGPIPE: our output was cut, the container goes on.
 const OUTPUT_CUT: u8 = 141;
 
@@ -68,7 +73,7 @@ pub(crate) fn run(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
     match ended {
         Ok(ended) => {
             let container = known.or_else(|| name.map(String::from));
-            code_of(instance, ended, container.as_deref())
+            code_of(instance, ended, wish, container.as_deref())
         }
         Err(error) if known.is_none() => Err(cid_file.abandon(error)),
         Err(error) => Err(error),
@@ -128,7 +133,7 @@ pub(crate) fn start(instance: &Instance, args: &StartArgs) -> Result<u8, CliErro
         warn(warnings);
         Ok(())
     })?;
-    code_of(instance, ended, Some(&id))
+    code_of(instance, ended, wish, Some(&id))
 }
 
 fn created(response: Response) -> Result<ContainerId, CliError> {
@@ -143,7 +148,18 @@ fn warn(warnings: &[String]) {
     }
 }
 
-fn code_of(instance: &Instance, ended: Ended, container: Option<&str>) -> Result<u8, CliError> {
+fn code_of(
+    instance: &Instance,
+    mut ended: Ended,
+    wish: Wish,
+    container: Option<&str>,
+) -> Result<u8, CliError> {
+    while let (Ended::Lost, Some(container)) = (&ended, container) {
+        match connect_to_new_shim(instance, container)? {
+            Some(shim) => ended = attach::again(shim, wish)?,
+            None => break,
+        }
+    }
     match ended {
         Ended::Status(status) => Ok(status.shell_code()),
         Ended::Detached => Ok(0),
@@ -153,6 +169,27 @@ fn code_of(instance: &Instance, ended: Ended, container: Option<&str>) -> Result
             Some(container) => ask_for_code(instance, container),
             None => Err(CliError::NoAnswer),
         },
+    }
+}
+
+/// The shim is dead. If its container lives, the supervisor (a new one, if need be) gives it to another shim in a moment.
+fn connect_to_new_shim(instance: &Instance, container: &str) -> Result<Option<UnixStream>, CliError> {
+    let deadline = Instant::now() + ADOPTION_DEADLINE;
+    loop {
+        let info = match instance.connect()?.inspect(container) {
+            Ok(info) => info,
+            // --rm: it has ended, and nothing is left of it.
+            Err(CliError::Refused(WireError { code: ErrorCode::NotFound, .. })) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if !info.state.is_running() || Instant::now() >= deadline {
+            return Ok(None);
+        }
+        // Refused while there is no new shim yet.
+        if let Ok(shim) = connect_in(Path::new(&info.run_dir), layout::SHIM_SOCKET) {
+            return Ok(Some(shim));
+        }
+        std::thread::sleep(ADOPTION_PAUSE);
     }
 }
 

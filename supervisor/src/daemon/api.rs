@@ -74,7 +74,7 @@ impl Api {
             }
             Request::Kill { container, signal } => {
                 let id = registry.resolve(&container).await?;
-                registry.kill(&id, signal).await.map(done)
+                finished(operations.kill(id, signal)).await.map(done)
             }
             Request::Wait { container } => {
                 let id = registry.resolve(&container).await?;

@@ -33,7 +33,9 @@ const KILL: u8 = 9;
 const RETRY: Duration = Duration::from_secs(10);
 /// A teardown under way, or a record being written: after this the user is told what it is.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at a record being written.
+/// A shim that does not answer yet, right after the start of the supervisor or at its own end.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Between two looks at what will change in a moment.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// All that operations need. Clones are the same.
@@ -153,6 +155,7 @@ impl Operations {
     /// Starts a container that was made or has ended; one that runs is started already.
     pub(super) async fn start(self, id: ContainerId, client: Option<Client>) -> Result<(), WireError> {
         let deadline = Instant::now() + PATIENCE;
+        self.reachable(&id).await?;
         loop {
             let look = self.registry.look(&id).await?;
             match self.settled(&id, &look, deadline).await? {
@@ -170,6 +173,17 @@ impl Operations {
             };
             return self.launch(&record, held.into_layers(), client).await;
         }
+    }
+
+    /// Gives a shim that does not answer a moment to do so.
+    async fn reachable(&self, id: &ContainerId) -> Result<(), WireError> {
+        let deadline = Instant::now() + SILENCE;
+        while matches!(self.registry.look(id).await?.state, State::Unreachable(_))
+            && Instant::now() < deadline
+        {
+            sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Waits for what is under way, tries again what is left.
@@ -216,8 +230,15 @@ impl Operations {
         signal: Option<u8>,
         seconds: Option<i64>,
     ) -> Result<(), WireError> {
+        self.reachable(&id).await?;
         // Its deadline is the link's: the grace, and some time for the shim.
         self.registry.stop(&id, signal, seconds.map(plan::grace)).await
+    }
+
+    /// Sends a signal to a container's init.
+    pub(super) async fn kill(self, id: ContainerId, signal: u8) -> Result<(), WireError> {
+        self.reachable(&id).await?;
+        self.registry.kill(&id, signal).await
     }
 
     /// Stops and starts.
@@ -236,6 +257,8 @@ impl Operations {
     /// Removes a container; a running one only with force.
     pub(super) async fn remove(self, id: ContainerId, how: Removal) -> Result<(), WireError> {
         let deadline = Instant::now() + PATIENCE;
+        // One that is gone meanwhile is found so below.
+        let _ = self.reachable(&id).await;
         loop {
             let look = match self.registry.look(&id).await {
                 Ok(look) => look,

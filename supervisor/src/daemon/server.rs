@@ -110,6 +110,7 @@ async fn converse(socket: UnixStream, api: Api, shutdown: Shutdown) {
                 if last && !matches!(response, Response::Error(_)) {
                     // The client waits for our end after this; if it is gone already, we end all the same.
                     let _ = client.send(&response, ANSWER).await;
+                    shutdown.keep(client);
                     return shutdown.finish();
                 }
                 response

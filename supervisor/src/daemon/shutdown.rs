@@ -1,11 +1,16 @@
 //! The end of the supervisor: asked for by a client or a signal, seen by everybody at once.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+
+use crate::shim_link::framed::Framed;
 
 /// How far the end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,13 @@ impl Shutdown {
     /// Everything ends now.
     pub(super) fn finish(&self) {
         self.phase.send_replace(Phase::Over);
+    }
+
+    /// Keeps the connection of whoever asked for the end: that it closes tells them that the process is gone.
+    pub(super) fn keep(&self, client: Framed) {
+        // In a static, so that nothing but the end of the process closes it.
+        static LAST: Mutex<Vec<Framed>> = Mutex::new(Vec::new());
+        LAST.lock().unwrap_or_else(PoisonError::into_inner).push(client);
     }
 
     /// Waits for the end.

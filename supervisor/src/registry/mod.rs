@@ -35,11 +35,8 @@ use self::{container::Container, jobs::JobDone, recover::Found, state::State};
 use crate::{
     config::Config,
     shim_link::{
-        Events, Link, LinkMessage,
-        children::Children,
-        spawn::Spawner,
-        sweep::Sweeper,
-        task::{Entry, Task},
+        Events, Link, LinkMessage, children::Children, entry::Entry, spawn::Spawner, sweep::Sweeper,
+        task::Task,
     },
 };
 

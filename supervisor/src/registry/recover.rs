@@ -4,7 +4,7 @@
 //! | lock held | run directory | | then |
 //! |---|---|---|---|
 //! | yes | | a shim lives | connect to it |
-//! | no | yes | a shim died, with or after its container | take down what is left |
+//! | no | yes | a shim died | give a living init to a new one; else take down what is left |
 //! | no | no | nothing is left to undo | exit record: ended; launched without one: end unknown; else: created |
 
 use std::{
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::{Config, Places},
     error::{Error, chain},
-    shim_link::{lost::recorded_exit, task::Entry},
+    shim_link::{entry::Entry, lost::recorded_exit},
     sys,
 };
 
@@ -144,7 +144,11 @@ fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
         found.state = State::Unreachable(Live::Starting);
         found.entry = Some(Entry::Reconnect);
     } else if exists(&places.run) {
-        found.state = State::Live(Live::TearingDown { ran });
+        // Without a record of its end its init may live, and is then given to a new shim: the start waits for that.
+        found.state = match &found.exit {
+            Some(_) => State::Live(Live::TearingDown { ran }),
+            None => State::Unreachable(Live::Starting),
+        };
         found.entry = Some(Entry::TearDown { ending: None });
     } else {
         return at_rest(found, &places, ran, boot);

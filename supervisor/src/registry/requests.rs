@@ -23,7 +23,7 @@ use super::{
 use crate::{
     shim_link::{
         Command,
-        task::{Entry, Launch},
+        entry::{Entry, Launch},
     },
     sys,
 };

@@ -108,21 +108,34 @@ impl Framed {
         message: &M,
         deadline: Duration,
     ) -> Result<(), FramedError> {
+        self.send_with(message, &[], deadline).await
+    }
+
+    /// Sends a message with descriptors, as [`Framed::send`].
+    pub(crate) async fn send_with<M: Message>(
+        &mut self,
+        message: &M,
+        descriptors: &[BorrowedFd<'_>],
+        deadline: Duration,
+    ) -> Result<(), FramedError> {
         let bytes = message.to_frame()?;
-        let none: [BorrowedFd<'_>; 0] = [];
-        match timeout(deadline, self.write(&bytes, &none)).await {
+        match timeout(deadline, self.write(&bytes, descriptors)).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(FramedError::Stuck(deadline)),
         }
     }
 
-    async fn write(&self, mut rest: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), FramedError> {
+    async fn write(&self, mut rest: &[u8], mut descriptors: &[BorrowedFd<'_>]) -> Result<(), FramedError> {
         while !rest.is_empty() {
             self.socket.writable().await?;
             let outcome =
                 self.socket.try_io(Interest::WRITABLE, || fds::send(self.socket.as_fd(), rest, descriptors));
             match outcome {
-                Ok(count) => rest = &rest[count..],
+                Ok(count) => {
+                    rest = &rest[count..];
+                    // They went with the first byte.
+                    descriptors = &[];
+                }
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => return Err(error.into()),

@@ -28,6 +28,8 @@ const NOT_STARTED: ExitStatus = ExitStatus::Code(128);
 pub(super) struct Init {
     /// While it lives.
     pub(super) pidfd: Option<OwnedFd>,
+    /// Its input, kept open for a shim that adopts.
+    pub(super) input: Option<OwnedFd>,
     /// On the host.
     pub(super) pid: Option<u32>,
     /// When it was let go, nanoseconds since 1970.
@@ -64,7 +66,7 @@ pub(super) async fn ending(init: &mut Init, places: &Places, children: &Children
     }
 }
 
-/// TODO(#3): a living init is adopted by a new shim here, instead of being killed.
+/// The end of an init that no new shim could adopt: it is killed, for nobody would keep its output and its end.
 async fn settle_init(init: &mut Init, children: &Children) -> Option<ExitStatus> {
     let pidfd = match sys::watch(init.pidfd.take()?) {
         Ok(pidfd) => pidfd,
@@ -108,7 +110,7 @@ async fn reaped_by_another(pidfd: BorrowedFd<'_>) -> i32 {
 /// The exit record, and when the journal says that the program was let go.
 async fn on_disk(places: &Places) -> (Option<ExitReport>, Option<u64>) {
     let places = places.clone();
-    let read = move || (recorded_exit(&places), journal::released_at(&places.run));
+    let read = move || (recorded_exit(&places), journal::released(&places.run).map(|release| release.at));
     // Fails only when the runtime ends, and we with it.
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }

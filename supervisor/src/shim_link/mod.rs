@@ -6,7 +6,9 @@
 //! ```
 //! Nothing here decides what a container is to do; nothing here removes anything.
 
+mod adopt;
 pub(crate) mod children;
+pub(crate) mod entry;
 pub(crate) mod framed;
 mod journal;
 pub(crate) mod lost;

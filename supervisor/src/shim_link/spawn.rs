@@ -61,6 +61,11 @@ impl Spawner {
         self.with_control("run", attach)
     }
 
+    /// Starts `mysup-shim adopt`.
+    pub(crate) fn adopt(&self) -> io::Result<Spawned> {
+        self.with_control("adopt", None)
+    }
+
     /// Starts `mysup-shim teardown`.
     pub(crate) fn teardown(&self) -> io::Result<Spawned> {
         self.with_control("teardown", None)

@@ -12,21 +12,21 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use mysup_ipc::{
     error::WireError,
     exit::ExitReport,
-    layout,
-    plan::ContainerPlan,
-    record,
+    layout, record,
     shim::{FromShim, Role, ShimReport, TeardownOrder, ToShim},
     teardown::TeardownReport,
 };
 use tokio::{
+    io::unix::AsyncFd,
     net::UnixStream,
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
-    Command, Event, Events,
+    Command, Event, Events, adopt,
     children::Children,
+    entry::{Entry, Launch},
     framed::{Framed, FramedError},
     lost::{self, Init},
     spawn::{Spawned, Spawner},
@@ -51,31 +51,12 @@ const LOCK_END: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 /// Between two tries to reach a silent shim.
 const RETRY: Duration = Duration::from_secs(1);
+/// A shim that refuses a connection may be about to end: its lock is free in a moment. After this it is called silent.
+const ENDING: Duration = Duration::from_secs(1);
+/// Shims that may fail to adopt, one after another, before the container is ended.
+const ADOPTIONS: u32 = 3;
 /// Teardown processes that may die before we give up until somebody asks again.
 const TEARDOWNS: u32 = 5;
-
-/// How a link begins.
-pub(crate) enum Entry {
-    /// Start the container.
-    Launch(Launch),
-    /// A shim lives that another supervisor started.
-    Reconnect,
-    /// A shim that died left something.
-    TearDown {
-        /// How the container ended, where that is known already.
-        ending: Option<ExitReport>,
-    },
-}
-
-/// What is needed to start a container.
-pub(crate) struct Launch {
-    /// Makes directories and records; runs on a thread that may block.
-    pub(crate) prepare: Box<dyn FnOnce() -> Result<(), WireError> + Send>,
-    /// What the shim is to make.
-    pub(crate) plan: Box<ContainerPlan>,
-    /// The attached client's socket.
-    pub(crate) attach: Option<OwnedFd>,
-}
 
 /// A link's task.
 pub(crate) struct Task {
@@ -111,6 +92,8 @@ struct Working {
     quiet: Option<(Instant, &'static str)>,
     /// Teardown processes started so far.
     teardowns: u32,
+    /// The init of an adopted container: its end is ours to tell, below Linux 6.15 nobody else can.
+    adopted: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Task {
@@ -123,13 +106,14 @@ impl Task {
             ending: None,
             quiet: None,
             teardowns: 0,
+            adopted: None,
         };
         let mut connection = match entry {
             Entry::Launch(launch) => working.launch(launch).await,
             Entry::Reconnect => working.reconnect().await,
             Entry::TearDown { ending } => {
                 working.ending = ending;
-                working.finish_lost().await
+                working.lose().await
             }
         };
         while let Some(mut shim) = connection {
@@ -214,6 +198,15 @@ impl Working {
                     }
                     None => return Served::Done,
                 },
+                status = adopt::reaped(self.adopted.as_ref(), self.init.pid, &self.task.children) => {
+                    self.adopted = None;
+                    if let Some(status) = status
+                        && let Err(error) = shim.send(&ToShim::InitReaped { status }, SEND).await
+                    {
+                        tracing::warn!(error = %chain(&error), "a shim does not hear of its init, continuing");
+                        return Served::Closed;
+                    }
+                }
                 () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
                     if let Some((_, what)) = self.quiet.take() {
                         self.task.events.say(Event::Silent(format!("it was asked {what}"))).await;
@@ -288,6 +281,7 @@ impl Working {
         self.task.children.forget(pid);
         self.init.pid = Some(pid);
         self.init.pidfd = shim.take_descriptor();
+        self.init.input = shim.take_descriptor();
         if self.init.pidfd.is_none() {
             tracing::warn!(pid, "an init came without its pidfd, continuing");
         }
@@ -332,33 +326,38 @@ impl Working {
 
     /// Goes on until the shim answers or its lock is free: a stopped shim heals without a command.
     async fn reconnect(&mut self) -> Option<Framed> {
+        let began = Instant::now();
         let mut told = false;
         loop {
-            match timeout(REPORT, self.connect()).await {
+            let pause = match timeout(REPORT, self.connect()).await {
                 Ok(Ok((mut shim, report))) => {
                     self.know_report(&mut shim, &report);
                     self.task.events.say(Event::Stands(report)).await;
                     return Some(shim);
                 }
                 _ if !self.shim_lives().await => return self.lose().await,
-                Ok(Err(error)) if !told => {
-                    self.task
-                        .events
-                        .say(Event::Silent(format!("it cannot be reached: {}", chain(&error))))
-                        .await;
+                Ok(Err(_)) if began.elapsed() < ENDING => LOOK,
+                Ok(Err(error)) => {
+                    self.silent_once(&mut told, format!("it cannot be reached: {}", chain(&error))).await;
+                    RETRY
                 }
-                Err(_elapsed) if !told => {
-                    self.task.events.say(Event::Silent("it was asked where it is".into())).await;
+                Err(_elapsed) => {
+                    self.silent_once(&mut told, "it was asked where it is".into()).await;
+                    RETRY
                 }
-                Ok(Err(_)) | Err(_) => {}
-            }
-            told = true;
+            };
             tokio::select! {
                 // The end of the registry ends the wait; other commands cannot be passed on and are refused there.
                 biased;
                 command = self.task.commands.recv() => drop(command?),
-                () = sleep(RETRY) => {}
+                () = sleep(pause) => {}
             }
+        }
+    }
+
+    async fn silent_once(&self, told: &mut bool, what: String) {
+        if !std::mem::replace(told, true) {
+            self.task.events.say(Event::Silent(what)).await;
         }
     }
 
@@ -373,8 +372,35 @@ impl Working {
     }
 
     async fn lose(&mut self) -> Option<Framed> {
+        if let Some(shim) = self.adopt().await {
+            return Some(shim);
+        }
         self.task.events.say(Event::Lost).await;
         self.finish_lost().await
+    }
+
+    /// Gives the container to a new shim, if its init lives or its end is not known yet.
+    async fn adopt(&mut self) -> Option<Framed> {
+        if self.ended || self.ending.is_some() {
+            return None;
+        }
+        for _ in 0..ADOPTIONS {
+            if !adopt::is_possible(&mut self.init, &self.task.places).await {
+                return None;
+            }
+            match adopt::start(&self.task.spawner, &self.task.places, &self.init).await {
+                Ok((mut shim, report)) => {
+                    self.know_report(&mut shim, &report);
+                    let pidfd = self.init.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
+                    self.adopted = pidfd.and_then(|pidfd| sys::watch(pidfd).ok());
+                    self.task.events.say(Event::Stands(report)).await;
+                    return Some(shim);
+                }
+                Err(reason) => tracing::warn!(%reason, "a new shim did not adopt, continuing"),
+            }
+            sleep(RETRY).await;
+        }
+        None
     }
 
     /// Finds out how the container ended and starts a process that takes down what is left.

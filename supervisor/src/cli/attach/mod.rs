@@ -23,7 +23,8 @@ use mysup_ipc::{
     exit::ExitStatus,
     fds,
     id::ContainerId,
-    shim::{FromShim, Stream, ToShim},
+    plan::AttachPlan,
+    shim::{FromShim, Role, Stream, ToShim},
     teardown::TeardownReport,
 };
 use nix::{
@@ -106,22 +107,21 @@ pub(crate) fn attached(
         archive.map(AsFd::as_fd).into_iter().chain([theirs.as_fd()]).collect();
     client.send(request, &descriptors)?;
     drop(theirs);
-    let mut attachment = Attachment {
-        shim: Some(Connection::new(ours)),
-        supervisor: Some(client.into_connection()),
-        signals,
-        wish,
-        input_open: wish.stdin,
-        started: false,
-        outbox: VecDeque::new(),
-        early_signal: None,
-        keys: DetachKeys::default(),
-        raw: None,
-        status: None,
-        failure: None,
-        deadline: None,
-    };
-    attachment.stay(created)
+    Attachment::new(Connection::new(ours), Some(client.into_connection()), signals, wish).stay(created)
+}
+
+/// Attaches again to a container whose shim was replaced, over a connection to the new one.
+///
+/// # Errors
+/// If the terminal cannot be set up or a connection failed.
+pub(crate) fn again(shim: UnixStream, wish: Wish) -> Result<Ended, CliError> {
+    let failed = |action| move |source| CliError::Call { action, source };
+    let signals = Signals::take().map_err(failed("take signals"))?;
+    let mut shim = Connection::new(shim);
+    let hello = ToShim::Hello(Role::Attach(AttachPlan { stdin: wish.stdin }));
+    shim.send(&hello).map_err(|source| CliError::Connection { peer: "the shim", source })?;
+    shim.socket().set_nonblocking(true).map_err(failed("set up a socket"))?;
+    Attachment::new(shim, None, signals, wish).stay(&mut |_, _| Ok(()))
 }
 
 struct Attachment {
@@ -155,6 +155,24 @@ struct Found {
 }
 
 impl Attachment {
+    fn new(shim: Connection, supervisor: Option<Connection>, signals: Signals, wish: Wish) -> Self {
+        Self {
+            shim: Some(shim),
+            supervisor,
+            signals,
+            wish,
+            input_open: wish.stdin,
+            started: false,
+            outbox: VecDeque::new(),
+            early_signal: None,
+            keys: DetachKeys::default(),
+            raw: None,
+            status: None,
+            failure: None,
+            deadline: None,
+        }
+    }
+
     fn stay(&mut self, created: Created<'_>) -> Result<Ended, CliError> {
         while !self.is_over() {
             let found = self.wait()?;

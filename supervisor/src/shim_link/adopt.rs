@@ -1,0 +1,109 @@
+//! A container whose shim died and whose init lives, or has ended with its output unread, is given to a new shim.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use mysup_ipc::shim::{AdoptOrder, FromShim, ShimReport, ToShim};
+use tokio::{
+    io::unix::AsyncFd,
+    net::UnixStream,
+    time::{sleep, timeout},
+};
+
+use super::{
+    children::Children,
+    framed::Framed,
+    journal,
+    lost::{self, Init},
+    spawn::Spawner,
+};
+use crate::{
+    config::{Places, text},
+    error::chain,
+    sys,
+};
+
+/// From the start of the new shim to its report.
+const REPORT: Duration = Duration::from_secs(5);
+/// How long the other parent of an init may take to reap it.
+const REAPED: Duration = Duration::from_secs(1);
+/// Between two looks for that.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Whether a new shim can go on: the program was released, its end is in no record, and its init can be held.
+pub(super) async fn is_possible(init: &mut Init, places: &Places) -> bool {
+    let places = places.clone();
+    let read = move || (lost::recorded_exit(&places).is_some(), journal::released(&places.run), places);
+    // Fails only when the runtime ends, and we with it.
+    let Ok((recorded, Some(released), places)) = tokio::task::spawn_blocking(read).await else {
+        return false;
+    };
+    if recorded {
+        return false;
+    }
+    if init.pidfd.is_none() {
+        let id = places.state.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        init.pidfd = sys::pidfd_in_cgroup(released.init_pid, &id);
+    }
+    init.pid.get_or_insert(released.init_pid);
+    init.started_at.get_or_insert(released.at);
+    init.pidfd.is_some()
+}
+
+/// Starts a shim that adopts; gives its connection and its first report.
+pub(super) async fn start(
+    spawner: &Spawner,
+    places: &Places,
+    init: &Init,
+) -> Result<(Framed, ShimReport), String> {
+    let spawner = spawner.clone();
+    let spawned = tokio::task::spawn_blocking(move || spawner.adopt())
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| chain(&error))?;
+    let order = AdoptOrder { state_dir: text(&places.state), run_dir: text(&places.run) };
+    let descriptors: Vec<BorrowedFd<'_>> =
+        init.pidfd.iter().chain(init.input.iter()).map(AsFd::as_fd).collect();
+    let talk = async {
+        let mut shim = Framed::new(UnixStream::from_std(spawned.control)?);
+        shim.send_with(&ToShim::Adopt(order), &descriptors, REPORT).await?;
+        Ok((shim.receive().await?, shim))
+    };
+    match timeout(REPORT, talk).await {
+        Ok(Ok((Some(FromShim::Report(report)), shim))) => Ok((shim, report)),
+        Ok(Ok((Some(_), _))) => Err("it answered something else".to_owned()),
+        Ok(Ok((None, _))) => Err("it ended at once; the supervisor's log has its reason".to_owned()),
+        Ok(Err::<_, super::framed::FramedError>(error)) => Err(chain(&error)),
+        Err(_elapsed) => Err("it did not answer".to_owned()),
+    }
+}
+
+/// Waits for the end of an adopted init and gives its status word, if we or the kernel can tell. Never ends before it.
+pub(super) async fn reaped(
+    init: Option<&AsyncFd<OwnedFd>>,
+    pid: Option<u32>,
+    children: &Children,
+) -> Option<i32> {
+    let Some(init) = init else {
+        // Nothing to wait for.
+        return std::future::pending().await;
+    };
+    if let Err(error) = init.readable().await {
+        tracing::warn!(%error, ?pid, "cannot wait for an init, continuing");
+        return None;
+    }
+    // SIGCHLD may still be on the way. Only its parent can reap it, and until then no pidfd tells.
+    children.reap();
+    let status = || sys::exit_of(init.get_ref().as_fd()).or_else(|| children.take(pid?));
+    let look = async {
+        loop {
+            match status() {
+                Some(status) => return status,
+                None => sleep(LOOK).await,
+            }
+        }
+    };
+    timeout(REAPED, look).await.ok()
+}
