@@ -3,10 +3,12 @@
 //! `tests/run` builds the release binaries and calls this. By hand: `cargo test -p mysup-tests -- FILTER`, with `MYSUP_BIN`
 //! naming another `mysup`, `MYSUP_TEST_SEED` repeating a run and `MYSUP_TEST_KEEP=1` keeping the files of a failed test.
 
+mod cgroup_layouts;
 mod cli;
 mod create_start;
 mod exec_errors;
 mod exit_status;
+mod fallbacks;
 mod harness;
 mod images;
 mod isolation;
@@ -15,7 +17,9 @@ mod limits;
 mod listing;
 mod logs;
 mod names;
+mod protocol;
 mod restart;
+mod setup;
 mod shim_kill;
 mod storm;
 mod supervisor;
@@ -52,9 +56,13 @@ fn main() -> ExitCode {
         teardown::cases(),
         teardown_busy::cases(),
         restart::cases(),
+        protocol::cases(),
+        cgroup_layouts::cases(),
+        fallbacks::cases(),
         supervisor_kill::cases(),
         shim_kill::cases(),
         storm::cases(),
+        setup::cases(),
     ];
     harness::runner::main(cases.into_iter().flatten().collect())
 }

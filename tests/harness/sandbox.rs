@@ -1,0 +1,398 @@
+//! One test's own mysup: both roots in a directory of its own, a supervisor of its own, and its end.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use rustix::fs::inotify;
+use serde_json::Value;
+
+use super::{
+    command::{self, Call, Output},
+    image, inspect, leaks, processes,
+    random::Random,
+    wait_until,
+};
+
+/// The directory of this run of the suite: short, since a socket's path has 107 bytes at most.
+pub(crate) fn base() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = PathBuf::from(format!("/tmp/ms{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o755).recursive(true).create(&path).expect("/tmp is writable");
+        path
+    })
+}
+
+static ALL_IDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The ids of all containers of all sandboxes of this run.
+pub(crate) fn all_ids() -> BTreeSet<String> {
+    lock(&ALL_IDS).clone()
+}
+
+/// A private instance of mysup.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    name: String,
+    directory: PathBuf,
+    random: Mutex<Random>,
+    used: AtomicBool,
+    ids: Mutex<BTreeSet<String>>,
+    watch: Mutex<Option<OwnedFd>>,
+    clients: Mutex<BTreeSet<i32>>,
+    program: Mutex<PathBuf>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sandbox {
+    /// A fresh one; nothing is started yet.
+    pub(crate) fn new(name: &str, random: Random) -> Sandbox {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let directory = base().join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::create_dir_all(directory.join("w")).expect("the directory of the suite is writable");
+        Sandbox {
+            name: name.to_owned(),
+            directory,
+            random: Mutex::new(random),
+            used: AtomicBool::new(false),
+            ids: Mutex::default(),
+            watch: Mutex::default(),
+            clients: Mutex::default(),
+            program: Mutex::new(command::program().to_owned()),
+        }
+    }
+
+    /// `--root`.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.join("s")
+    }
+
+    /// `--run-root`.
+    pub(crate) fn run_root(&self) -> PathBuf {
+        self.directory.join("r")
+    }
+
+    /// A place for the test's own files: volumes, tars, decoys.
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.directory.join("w").join(name)
+    }
+
+    /// A new directory at [`Sandbox::place`], as text for a command line.
+    #[track_caller]
+    pub(crate) fn new_directory(&self, name: &str) -> String {
+        let path = self.place(name);
+        fs::create_dir_all(&path).expect("the sandbox is ours");
+        path.to_string_lossy().into_owned()
+    }
+
+    /// What makes a call use this instance.
+    pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
+        vec![("MYSUP_ROOT".into(), self.root().into()), ("MYSUP_RUN_ROOT".into(), self.run_root().into())]
+    }
+
+    /// Uses another `mysup`, such as one with a wrapped shim beside it.
+    pub(crate) fn use_program(&self, path: PathBuf) {
+        *lock(&self.program) = path;
+    }
+
+    /// A random exit code; the seed of the run decides it.
+    pub(crate) fn exit_code(&self) -> i32 {
+        lock(&self.random).exit_code()
+    }
+
+    /// A call of `mysup` on this instance.
+    #[track_caller]
+    pub(crate) fn call(&self, arguments: &[&str]) -> Call {
+        let program = lock(&self.program).clone();
+        assert!(program.exists(), "{} is not built: run tests/run, or set MYSUP_BIN", program.display());
+        self.used.store(true, Ordering::Relaxed);
+        self.learn_ids();
+        let mut call = Call::new(&program, arguments.iter().copied());
+        for (name, value) in self.environment() {
+            call = call.env(name, value);
+        }
+        call
+    }
+
+    /// Runs `mysup ARGUMENTS`.
+    #[track_caller]
+    pub(crate) fn mysup(&self, arguments: &[&str]) -> Output {
+        let output = self.call(arguments).run();
+        self.learn_ids();
+        output
+    }
+
+    /// Runs `mysup ARGUMENTS`, which must succeed; its output without the last newline.
+    #[track_caller]
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        self.mysup(arguments).expect_code(0).text()
+    }
+
+    /// Runs `mysup ARGUMENTS`, which must be refused with one line that has all words.
+    #[track_caller]
+    pub(crate) fn refused(&self, arguments: &[&str], code: i32, words: &[&str]) -> Output {
+        self.mysup(arguments).expect_refusal(code, words)
+    }
+
+    /// Imports the busybox image once and gives its name.
+    #[track_caller]
+    pub(crate) fn image(&self) -> &'static str {
+        if !self.root().join("images").exists() || self.mysup(&["images", "-q"]).stdout.is_empty() {
+            let tar = image::tar_path(base()).to_string_lossy().into_owned();
+            self.ok(&["import", &tar, image::NAME]);
+        }
+        image::NAME
+    }
+
+    /// `mysup run FLAGS busybox COMMAND`.
+    #[track_caller]
+    pub(crate) fn run(&self, flags: &[&str], command: &[&str]) -> Output {
+        self.mysup(&self.run_line(flags, command))
+    }
+
+    /// The arguments of [`Sandbox::run`].
+    #[track_caller]
+    pub(crate) fn run_line<'a>(&self, flags: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
+        let image = self.image();
+        [&["run"], flags, &[image], command].concat()
+    }
+
+    /// `mysup run --rm FLAGS busybox sh -c SCRIPT`, which must succeed; its output.
+    #[track_caller]
+    pub(crate) fn sh(&self, flags: &[&str], script: &str) -> String {
+        let flags = [&["--rm"], flags].concat();
+        self.run(&flags, &["sh", "-c", script]).expect_code(0).text()
+    }
+
+    /// `mysup run -d --name NAME FLAGS busybox sh -c SCRIPT`; its id.
+    #[track_caller]
+    pub(crate) fn start(&self, name: &str, flags: &[&str], script: &str) -> String {
+        let flags = [&["-d", "--name", name], flags].concat();
+        let id = self.run(&flags, &["sh", "-c", script]).expect_code(0).text();
+        assert!(is_id(&id), "run -d prints the full id, not {id:?}");
+        id
+    }
+
+    /// A container that runs until it is told to stop, and then ends with `code`.
+    #[track_caller]
+    pub(crate) fn start_obedient(&self, name: &str, flags: &[&str], code: i32) -> String {
+        let script = format!("trap 'exit {code}' TERM; echo up; while :; do sleep 0.02; done");
+        let id = self.start(name, flags, &script);
+        wait_until("the container is up", || self.mysup(&["logs", name]).text().contains("up"));
+        id
+    }
+
+    /// `mysup stop NAME` of a container whose teardown cannot finish: it is stopped, and the message may say the rest.
+    #[track_caller]
+    pub(crate) fn stop_unfinished(&self, name: &str) {
+        let output = self.mysup(&["stop", name]);
+        let told = output.code == 1
+            && output.errors().contains("not finished")
+            && output.errors().lines().count() == 1;
+        assert!(
+            output.code == 0 || told,
+            "it is stopped, or one line says why the rest is not done\n{output}"
+        );
+    }
+
+    /// `mysup inspect NAME`, the only element of its list.
+    #[track_caller]
+    pub(crate) fn inspect(&self, name: &str) -> Value {
+        let text = self.ok(&["inspect", name]);
+        let list: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("inspect: {error}\n{text}"));
+        let list = list.as_array().unwrap_or_else(|| panic!("inspect prints a list, not {text}"));
+        assert!(list.len() == 1, "inspect of one name prints one element, not {text}");
+        list[0].clone()
+    }
+
+    /// `State.Status` of a container, or `absent`.
+    #[track_caller]
+    pub(crate) fn status(&self, name: &str) -> String {
+        let output = self.mysup(&["inspect", name]);
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        match list.get(0) {
+            Some(container) => inspect::text(container, "State.Status").to_lowercase(),
+            None => "absent".to_owned(),
+        }
+    }
+
+    /// Waits until a container has a status.
+    #[track_caller]
+    pub(crate) fn wait_status(&self, name: &str, status: &str) {
+        let mut last = String::new();
+        let came = super::holds_within(super::PATIENCE, || {
+            last = self.status(name);
+            last == status
+        });
+        assert!(
+            came,
+            "container {name} did not become {status}, it is {last}\n{}",
+            self.mysup(&["inspect", name])
+        );
+    }
+
+    /// `State.Pid` of a container that runs.
+    #[track_caller]
+    pub(crate) fn init_pid(&self, name: &str) -> i32 {
+        let pid = inspect::number(&self.inspect(name), "State.Pid");
+        assert!(pid > 1, "State.Pid of {name} is {pid}");
+        i32::try_from(pid).expect("pids are small")
+    }
+
+    /// The shim of a container that runs: the parent of its init.
+    #[track_caller]
+    pub(crate) fn shim_pid(&self, name: &str) -> i32 {
+        let stat = processes::stat(self.init_pid(name)).expect("the container runs");
+        let shim = processes::stat(stat.parent).expect("the shim runs");
+        assert!(
+            shim.program.starts_with("mysup-shim"),
+            "the parent of init is not the shim but {}",
+            shim.program
+        );
+        stat.parent
+    }
+
+    /// The supervisor of this instance, if one runs.
+    pub(crate) fn supervisor_pid(&self) -> Option<i32> {
+        let clients = lock(&self.clients);
+        processes::bearing(&[self.mark()]).into_iter().find(|pid| {
+            let own = processes::link(*pid, "exe").is_some_and(|exe| exe.ends_with("/mysup"));
+            own && !clients.contains(pid) && processes::arguments(*pid).contains(" start")
+                || own && !clients.contains(pid) && listens(*pid, &self.run_root())
+        })
+    }
+
+    /// The supervisor, started if none runs.
+    #[track_caller]
+    pub(crate) fn supervisor(&self) -> i32 {
+        self.ok(&["info"]);
+        self.supervisor_pid().expect("a supervisor runs after `mysup info`")
+    }
+
+    /// Kills the supervisor with SIGKILL and waits for its death.
+    #[track_caller]
+    pub(crate) fn kill_supervisor(&self) {
+        let pid = self.supervisor_pid().expect("a supervisor runs");
+        processes::signal(pid, rustix::process::Signal::KILL);
+        wait_until("the supervisor is dead", || !processes::is_alive(pid));
+    }
+
+    /// Tells that a process is a client of the test, not the supervisor.
+    pub(crate) fn adopt_client(&self, pid: i32) {
+        self.used.store(true, Ordering::Relaxed);
+        lock(&self.clients).insert(pid);
+    }
+
+    /// What the arguments, links and sockets of all that belongs here have in common.
+    pub(crate) fn mark(&self) -> String {
+        format!("{}/", self.directory.display())
+    }
+
+    /// The ids of all containers this instance ever had: each has a directory from before it has anything else.
+    pub(crate) fn learn_ids(&self) {
+        let containers = self.root().join(mysup_ipc::layout::CONTAINERS);
+        let mut ids = lock(&self.ids);
+        let mut watch = lock(&self.watch);
+        if watch.is_none() && containers.exists() {
+            let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+            let fd = inotify::init(flags).ok();
+            *watch = fd.filter(|fd| inotify::add_watch(fd, &containers, inotify::WatchFlags::CREATE).is_ok());
+        }
+        if let Some(fd) = watch.as_ref() {
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 8192];
+            let mut events = inotify::Reader::new(fd, &mut buffer);
+            while let Ok(event) = events.next() {
+                ids.extend(event.file_name().and_then(|name| name.to_str().ok()).map(str::to_owned));
+            }
+        }
+        let entries = fs::read_dir(&containers).into_iter().flatten().flatten();
+        ids.extend(entries.filter_map(|entry| entry.file_name().into_string().ok()));
+        ids.retain(|id| is_id(id));
+        lock(&ALL_IDS).extend(ids.iter().cloned());
+    }
+
+    /// What [`Sandbox::learn_ids`] learned.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.learn_ids();
+        lock(&self.ids).iter().cloned().collect()
+    }
+
+    /// Ends the instance as a user would, and fails if anything is left of it.
+    #[track_caller]
+    pub(crate) fn finish(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            return;
+        }
+        self.use_program(command::program().to_owned());
+        let all = self.ok(&["ps", "-a", "-q", "--no-trunc"]);
+        let all: Vec<&str> = all.lines().collect();
+        if !all.is_empty() {
+            self.ok(&[&["rm", "-f", "-v"], &all[..]].concat());
+        }
+        leaks::expect_idle_supervisor(self);
+        self.ok(&["shutdown", "--containers"]);
+        leaks::expect_nothing_left(self);
+    }
+
+    /// Removes by force what is left, so that no other test sees it. After a failure: the log of the supervisor.
+    pub(crate) fn sweep(&self, failed: bool) -> String {
+        let log = if failed { self.log() } else { String::new() };
+        let keep = failed && std::env::var_os("MYSUP_TEST_KEEP").is_some();
+        leaks::sweep(&self.directory, &self.ids(), keep);
+        log
+    }
+
+    /// The end of the supervisor's log, and the name of the test and its directory.
+    pub(crate) fn log(&self) -> String {
+        let mut text = format!("(test {} in {})", self.name, self.directory.display());
+        for root in [self.root(), self.run_root()] {
+            for name in ["supervisor.log", "mysup.log", "log"] {
+                if let Ok(log) = fs::read(root.join(name)) {
+                    let log = String::from_utf8_lossy(&log).into_owned();
+                    let lines: Vec<&str> = log.lines().collect();
+                    let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+                    text.push_str(&format!("\nend of {}:\n{tail}", root.join(name).display()));
+                }
+            }
+        }
+        text
+    }
+
+    /// The directory of the sandbox.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+/// Whether this is a container's full id.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+fn listens(pid: i32, run_root: &Path) -> bool {
+    let socket = run_root.join(mysup_ipc::layout::SUPERVISOR_SOCKET).to_string_lossy().into_owned();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
+    let inodes: Vec<&str> = table
+        .lines()
+        .filter(|line| line.ends_with(&socket) && line.contains(" 00010000 "))
+        .filter_map(|line| line.split_whitespace().nth(6))
+        .collect();
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| {
+        let target = target.to_string_lossy().into_owned();
+        inodes.iter().any(|inode| target == format!("socket:[{inode}]"))
+    })
+}
