@@ -209,10 +209,9 @@ mod tests {
             bytes[position / 8] ^= 1 << (position % 8);
             let mut decoder = Decoder::new();
             decoder.push(&bytes);
-            match decoder.next_frame() {
+            if let Ok(Some(frame)) = decoder.next_frame() {
                 // A flipped kind may be another valid kind: the payload type then refuses it.
-                Ok(Some(frame)) => assert_ne!(frame.kind, Kind::Request),
-                Ok(None) | Err(_) => {}
+                assert_ne!(frame.kind, Kind::Request);
             }
         }
     }

@@ -69,8 +69,7 @@ pub fn replace(
     durability: Durability,
 ) -> io::Result<()> {
     let temporary = format!("{name}.tmp");
-    let flags =
-        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let mut file = File::from(fcntl::openat(directory, temporary.as_str(), flags, mode)?);
     file.write_all(bytes)?;

@@ -17,6 +17,7 @@ use crate::{
     event_loop::{Event, Watch},
     hub::Hub,
     life::in_time,
+    prepare::LifeLock,
     teardown::Teardown,
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Ending<'a> {
     teardown: Teardown,
     /// The state directory, if a record stays there.
     record_in: Option<BorrowedFd<'a>>,
+    lock: LifeLock,
     began: Instant,
     pause: Duration,
     reported: bool,
@@ -39,8 +41,8 @@ pub(crate) struct Ending<'a> {
 
 impl<'a> Ending<'a> {
     /// Nothing is done yet.
-    pub(crate) fn new(teardown: Teardown, record_in: Option<BorrowedFd<'a>>) -> Self {
-        Self { teardown, record_in, began: Instant::now(), pause: FIRST_RETRY, reported: false }
+    pub(crate) fn new(teardown: Teardown, record_in: Option<BorrowedFd<'a>>, lock: LifeLock) -> Self {
+        Self { teardown, record_in, lock, began: Instant::now(), pause: FIRST_RETRY, reported: false }
     }
 
     /// Tears down, tries again until it is done, tells everybody, and waits until attached clients have all their output.
@@ -57,6 +59,8 @@ impl<'a> Ending<'a> {
             }
         }
         self.write_record();
+        // Before anybody hears of it: the container may be started again at once, however long we linger.
+        drop(self.lock);
         hub.torn_down(self.teardown.report());
         linger(hub)
     }

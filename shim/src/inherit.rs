@@ -41,7 +41,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     let pidfd = connection.take_descriptor().ok_or_else(|| missing("the pidfd"))?;
     let kept_input = connection.take_descriptor();
     log::install(order.state_dir.rsplit('/').next().unwrap_or_default());
-    let _lock = LifeLock::take(&order.state_dir)?;
+    let lock = LifeLock::take(&order.state_dir)?;
     let run = rootfs::open_directory(&order.run_dir)?;
     let state = rootfs::open_directory(&order.state_dir)?;
     let plan = read_plan(&order)?;
@@ -62,7 +62,8 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     tracing::info!(init = pid, "adopted");
     let report = Running::new(&plan, parts).until_exit(&mut hub)?;
     let proc = rootfs::open_directory("/proc")?;
-    finish(&plan, Remains { state, entries, proc, host: None }, &report, hub)
+    let cgroups = open_cgroups(&entries)?;
+    finish(&plan, Remains { lock, state, entries, proc, host: None, cgroups }, &report, hub)
 }
 
 fn missing(what: &'static str) -> SysError {
@@ -108,7 +109,7 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
     };
     let id = order.state_dir.rsplit('/').next().unwrap_or_default().to_owned();
     log::install(&id);
-    let _lock = LifeLock::take(&order.state_dir)?;
+    let lock = LifeLock::take(&order.state_dir)?;
     let mut hub = Hub::new(connection)?;
     let state = rootfs::open_directory(&order.state_dir)?;
     let entries = match rootfs::open_directory(&order.run_dir) {
@@ -137,8 +138,8 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
         hub.exited(&report);
     }
     let places = Places { state_dir: order.state_dir, run_dir: order.run_dir, trash_dir: order.trash_dir };
-    let teardown = Teardown::new(places, &entries, rootfs::open_directory("/proc")?, None)?;
-    Ending::new(teardown, keeps_record.then_some(state.as_fd())).run(hub)
+    let teardown = Teardown::new(places, &entries, rootfs::open_directory("/proc")?, None, Vec::new())?;
+    Ending::new(teardown, keeps_record.then_some(state.as_fd()), lock).run(hub)
 }
 
 /// Of a journal of another boot only files are acted on: its cgroups and mounts are somebody else's now, or nobody's.

@@ -25,6 +25,7 @@ use mysup_ipc::{
 };
 
 use crate::{
+    cgroup::Directory,
     ending::Ending,
     error::{Call, StartError, Step, SysError},
     hub::Hub,
@@ -78,8 +79,9 @@ pub(crate) fn run(control: UnixStream, attach: Option<UnixStream>) -> Result<(),
             failed_report(error.code, error.message)
         }
     };
-    let Ground { state, journal, proc, .. } = ground;
-    finish(&plan, Remains { state, entries: journal.entries().to_vec(), proc, host }, &report, hub)
+    let Ground { state, journal, proc, cgroups, .. } = ground;
+    let entries = journal.entries().to_vec();
+    finish(&plan, Remains { lock, state, entries, proc, host, cgroups }, &report, hub)
 }
 
 pub(crate) fn first_message(socket: UnixStream) -> Result<(Connection, ToShim), SysError> {
@@ -160,6 +162,8 @@ fn failed_report(code: ErrorCode, message: String) -> ExitReport {
 
 /// What is needed to take a container down.
 pub(crate) struct Remains {
+    /// Given back when nothing is left.
+    pub(crate) lock: LifeLock,
     /// Its state directory.
     pub(crate) state: OwnedFd,
     /// Its journal.
@@ -168,6 +172,8 @@ pub(crate) struct Remains {
     pub(crate) proc: OwnedFd,
     /// The way back from the private mount namespace.
     pub(crate) host: Option<HostNamespace>,
+    /// Its cgroups.
+    pub(crate) cgroups: Vec<Directory>,
 }
 
 /// Record first, then tell, then tear down.
@@ -190,8 +196,8 @@ pub(crate) fn finish(
         run_dir: plan.run_dir.clone(),
         trash_dir: plan.trash_dir.clone(),
     };
-    let teardown = Teardown::new(places, &remains.entries, remains.proc, remains.host)?;
-    Ending::new(teardown, record_in).run(hub)
+    let teardown = Teardown::new(places, &remains.entries, remains.proc, remains.host, remains.cgroups)?;
+    Ending::new(teardown, record_in, remains.lock).run(hub)
 }
 
 /// Waits a bounded time in the event loop; shared by the phases.

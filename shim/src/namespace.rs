@@ -29,16 +29,28 @@ pub(crate) fn enter(run_directory: &str) -> Result<HostNamespace, SysError> {
         .call(|| "open(\"/proc/self/ns/mnt\")")?;
     let root = clone_tree(rustix::fs::CWD, run_directory, false)?;
     process::unshare_mounts().call(|| "unshare(CLONE_NEWNS)")?;
+    let host = HostNamespace(host);
+    match make_root(&root, run_directory) {
+        Ok(()) => Ok(host),
+        Err(error) => {
+            // Half made, it is full of copies of the host's mounts, which no teardown must ever take for ours.
+            host.return_to()?;
+            Err(error)
+        }
+    }
+}
+
+/// Makes `root`, the only mount of this namespace.
+fn make_root(root: &OwnedFd, run_directory: &str) -> Result<(), SysError> {
     // Before anything is attached: what is mounted here must not travel to the host.
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .call(|| "mount(\"/\", MS_REC|MS_PRIVATE)")?;
     attach(root.as_fd(), rustix::fs::CWD, run_directory)?;
-    rustix::process::fchdir(&root).call(|| format!("fchdir(\"{run_directory}\")"))?;
+    rustix::process::fchdir(root).call(|| format!("fchdir(\"{run_directory}\")"))?;
     // pivot_root(2): the new root may be stacked on the old one, which then lies on top and is detached.
     rustix::process::pivot_root(".", ".").call(|| "pivot_root(\".\", \".\")")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).call(|| "umount2(\".\", MNT_DETACH)")?;
-    rustix::process::chdir("/").call(|| "chdir(\"/\")")?;
-    Ok(HostNamespace(host))
+    rustix::process::chdir("/").call(|| "chdir(\"/\")")
 }
 
 impl HostNamespace {

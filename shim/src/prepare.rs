@@ -59,6 +59,8 @@ pub(crate) struct Ground {
     pub(crate) proc: OwnedFd,
     /// Where supervisors and clients connect.
     pub(crate) listener: UnixListener,
+    /// The container's cgroups as far as they are made; no path reaches them from the private namespace either.
+    pub(crate) cgroups: Vec<Directory>,
 }
 
 impl Ground {
@@ -72,7 +74,7 @@ impl Ground {
         let kept = ToShim::Plan(Box::new(plan.clone()));
         record::write(run.as_fd(), layout::PLAN, &kept, Durability::Volatile).call(|| "write(\"plan\")")?;
         let listener = listen(&run)?;
-        Ok(Self { run, state, journal, proc, listener })
+        Ok(Self { run, state, journal, proc, listener, cgroups: Vec::new() })
     }
 }
 
@@ -106,6 +108,7 @@ pub(crate) fn make(
     let volumes = Sources::new(plan, &mounts).step("look at mysup's own directories")?.open_all(plan)?;
     let hierarchies = cgroup::find_hierarchies(&mounts);
     let cgroups = Cgroups::create(plan, &hierarchies, &mut ground.journal)?;
+    ground.cgroups = cgroups.directories().step("open the cgroups")?;
     let root = DetachedRoot::create(plan, &mut ground.journal)?;
     let devices =
         if plan.privileged { HostDevices::read().step("read /dev")? } else { HostDevices::default() };
@@ -121,7 +124,7 @@ pub(crate) fn make(
     // Not open any more when the root is to be unmounted.
     drop(root);
     let held = prepared.spawn(plan, &cgroups, &ends, lock.0.as_fd())?;
-    Ok(Made { held, stdio, cgroups: cgroups.into_directories() })
+    Ok(Made { held, stdio, cgroups: cgroups.directories().step("open the cgroups")? })
 }
 
 fn make_mountpoint(ground: &mut Ground) -> Result<(), SysError> {

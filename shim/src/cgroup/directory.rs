@@ -42,6 +42,35 @@ impl Directory {
         &self.path
     }
 
+    /// Another descriptor of it.
+    pub(crate) fn try_clone(&self) -> Result<Self, SysError> {
+        let fd = self.fd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
+        Ok(Self { fd, path: self.path.clone() })
+    }
+
+    /// Removes it with what is below it, and gives its parent; `None` if it was not there any more.
+    pub(crate) fn remove(&self) -> Result<Option<Self>, SysError> {
+        let (Some(above), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Ok(None);
+        };
+        let Some(parent) = Self::open_at(self.fd.as_fd(), Path::new(".."), above.to_owned())? else {
+            return Ok(None);
+        };
+        let remove = || rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR);
+        let mut removed = remove();
+        if removed == Err(Errno::BUSY) {
+            for child in self.children() {
+                child.remove()?;
+            }
+            removed = remove();
+        }
+        match removed {
+            Ok(()) => Ok(Some(parent)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(SysError::new(format!("rmdir(\"{}\")", self.path.display()), errno)),
+        }
+    }
+
     /// The text of a control file; empty if there is no such file.
     pub(crate) fn read(&self, name: &str) -> String {
         let mut text = String::new();

@@ -92,9 +92,9 @@ impl Cgroups {
         self.members.iter().map(|member| &member.hierarchy)
     }
 
-    /// The directories, which is all that is needed once the init runs.
-    pub(crate) fn into_directories(self) -> Vec<Directory> {
-        self.members.into_iter().map(|member| member.directory).collect()
+    /// Copies of the directories, which is all that is needed once the init runs, and to end it.
+    pub(crate) fn directories(&self) -> Result<Vec<Directory>, SysError> {
+        self.members.iter().map(|member| member.directory.try_clone()).collect()
     }
 }
 
@@ -161,38 +161,13 @@ fn inherit_cpuset(parent: &Path, child: &Directory) -> Result<(), SysError> {
 
 /// Removes a container's cgroup and the ones the container made below it; "not there" is done.
 ///
-/// Only empty directories go: rmdir(2) of a cgroup with processes is EBUSY.
-pub(crate) fn remove(path: &Path) -> Result<(), SysError> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            if let Some(directory) = Directory::open(path)? {
-                for child in directory.children() {
-                    remove_tree(&child)?;
-                }
-            }
-            ignore_absent(fs::remove_dir(path)).call(|| format!("rmdir(\"{}\")", path.display()))?;
-        }
-        result => result.call(|| format!("rmdir(\"{}\")", path.display()))?,
-    }
-    if let Some(parent) = path.parent() {
-        // Goes with the last container; with others in it this is ENOTEMPTY or EBUSY, and right so.
-        let _ = fs::remove_dir(parent);
-    }
+/// Only empty directories go: rmdir(2) of a cgroup with processes is EBUSY. By descriptor, so that it works where no path
+/// leads to it.
+pub(crate) fn remove(directory: &Directory) -> Result<(), SysError> {
+    let Some(parent) = directory.remove()? else {
+        return Ok(());
+    };
+    // Goes with the last container; with others in it this is ENOTEMPTY or EBUSY, and right so.
+    let _ = parent.remove();
     Ok(())
-}
-
-fn remove_tree(directory: &Directory) -> Result<(), SysError> {
-    for child in directory.children() {
-        remove_tree(&child)?;
-    }
-    let path = directory.path();
-    ignore_absent(fs::remove_dir(path)).call(|| format!("rmdir(\"{}\")", path.display()))
-}
-
-fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
 }

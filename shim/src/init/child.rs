@@ -177,10 +177,11 @@ fn leave_parent(plan: &ChildPlan<'_>) {
         libc::close(plan.parent_end);
         // Until exec nobody in the container may look into this copy of the shim (it is made dumpable again by exec).
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = libc::SIG_DFL;
+        // The kernel's own call: glibc's refuses signals 32 and 33, which whoever started us may ignore. All zero is
+        // SIG_DFL without flags; the mask has eight bytes.
+        let action = [0u64; 4];
         for signal in 1..=64 {
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null::<u64>(), 8usize);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -99,7 +99,8 @@ impl Prepared {
             cgroups: cgroup_mounts(cgroups),
             rlimits: plan.process.rlimits.iter().map(rlimit).collect(),
             user,
-            capabilities: plan.process.capabilities.iter().fold(0, |set, number| set | 1 << (number & 63)),
+            capabilities: plan.process.capabilities.iter().fold(0, |set, number| set | 1 << (number & 63))
+                & own_capabilities().step("read the own capabilities")?,
             executable,
         })
     }
@@ -195,6 +196,12 @@ impl Texts {
         let (argv, envp) = (pointers(&args), pointers(&env));
         Ok(Self { _args: args, _env: env, argv, envp })
     }
+}
+
+/// Nobody can give what he does not have: a host may lack some (in a virtual machine, in a container).
+fn own_capabilities() -> Result<u64, SysError> {
+    let own = rustix::thread::capabilities(None).call(|| "capget()")?;
+    Ok(own.permitted.bits())
 }
 
 fn c_string(text: &str, what: &'static str) -> Result<CString, StartError> {

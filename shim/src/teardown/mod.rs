@@ -12,7 +12,7 @@ mod unmount;
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -52,8 +52,7 @@ pub(crate) struct Places {
 pub(crate) struct Teardown {
     places: Places,
     lifetime: Lifetime,
-    cgroups: Vec<PathBuf>,
-    directories: Vec<Directory>,
+    cgroups: Vec<Directory>,
     has_layers: bool,
     has_mountpoint: bool,
     /// The way back to the host's mounts, while this process is in the container's private ones.
@@ -80,18 +79,19 @@ impl From<SysError> for Failure {
 }
 
 impl Teardown {
-    /// Of the effects that stand in the journal. `host` is given by a shim that is in its private mount namespace.
+    /// Of the effects that stand in the journal. A shim that is in its private mount namespace gives the way back, and
+    /// its cgroups, which it cannot reach by path.
     pub(crate) fn new(
         places: Places,
         entries: &[JournalEntry],
         proc: OwnedFd,
         host: Option<HostNamespace>,
+        cgroups: Vec<Directory>,
     ) -> Result<Self, SysError> {
         let mut teardown = Self {
             places,
             lifetime: Lifetime::Record,
-            cgroups: Vec::new(),
-            directories: Vec::new(),
+            cgroups,
             has_layers: false,
             has_mountpoint: false,
             host,
@@ -110,9 +110,10 @@ impl Teardown {
         match entry {
             JournalEntry::Begin { lifetime, .. } => self.lifetime = *lifetime,
             JournalEntry::Cgroup { path } => {
-                let path = PathBuf::from(path);
-                self.directories.extend(Directory::open(&path)?);
-                self.cgroups.push(path);
+                let path = Path::new(path);
+                if !self.cgroups.iter().any(|cgroup| cgroup.path() == path) {
+                    self.cgroups.extend(Directory::open(path)?);
+                }
             }
             JournalEntry::WriteLayer => self.has_layers = true,
             JournalEntry::Mountpoint => self.has_mountpoint = true,
@@ -183,7 +184,7 @@ impl Teardown {
     fn kill_processes(&mut self) -> StepResult {
         let deadline = Instant::now() + KILL_PATIENCE;
         loop {
-            let left = cgroup::kill_all(&self.directories)?;
+            let left = cgroup::kill_all(&self.cgroups)?;
             if left.is_empty() {
                 return Ok(());
             }
@@ -268,8 +269,8 @@ impl Teardown {
 
     fn remove_cgroups(&mut self) -> StepResult {
         let mut first = None;
-        for path in self.cgroups.iter().rev() {
-            if let Err(error) = cgroup::remove(path) {
+        for cgroup in &self.cgroups {
+            if let Err(error) = cgroup::remove(cgroup) {
                 first.get_or_insert(error);
             }
         }

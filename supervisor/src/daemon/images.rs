@@ -15,6 +15,7 @@ use crate::{
     error::system_failure,
     images::{Cancel, Image, ImageConfig, ImageError, Store},
     registry::Handle,
+    shim_link::sweep::Sweeper,
 };
 
 /// Imports at once. Each keeps a few threads and, from a slow pipe, keeps them long; more wait for their turn.
@@ -28,6 +29,8 @@ pub(super) struct Images {
     /// held across awaits on purpose: of memory and of one short record, never of a shim or an import.
     gate: Arc<RwLock<()>>,
     imports: Arc<Semaphore>,
+    /// Woken when something may have been put into the trash.
+    sweeper: Sweeper,
 }
 
 /// An image that cannot go away.
@@ -60,8 +63,8 @@ impl Held {
 
 impl Images {
     /// The images of a store.
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, gate: Arc::new(RwLock::new(())), imports: Arc::new(Semaphore::new(IMPORTS)) }
+    pub(super) fn new(store: Store, sweeper: Sweeper) -> Self {
+        Self { store, gate: Arc::new(RwLock::new(())), imports: Arc::new(Semaphore::new(IMPORTS)), sweeper }
     }
 
     /// All images, newest first.
@@ -134,10 +137,13 @@ impl Images {
         let slot = Arc::clone(&self.imports).acquire_owned().await;
         let cancel = Cancel::new().map_err(|error| system_failure("cannot import", &error))?;
         let _cancel_on_hangup = CancelOnDrop(cancel.clone());
-        let store = self.store.clone();
+        let (store, sweeper) = (self.store.clone(), self.sweeper.clone());
         let job = move || {
             let _slot = slot;
-            work(&store, archive, &cancel).map_err(|error| error.to_wire())
+            let imported = work(&store, archive, &cancel).map_err(|error| error.to_wire());
+            // What was refused, cancelled or known already was unpacked into nothing.
+            sweeper.wake();
+            imported
         };
         tokio::task::spawn_blocking(job).await.map_err(|panic| system_failure("cannot import", &panic))?
     }
@@ -151,10 +157,12 @@ impl Images {
     ) -> Result<Vec<String>, WireError> {
         let gate = Arc::clone(&self.gate).write_owned().await;
         let users = registry.image_users().await?;
-        let store = self.store.clone();
+        let (store, sweeper) = (self.store.clone(), self.sweeper.clone());
         let job = move || {
             let _gate = gate;
-            store.remove(&reference, force, &users).map_err(|error| error.to_wire())
+            let removed = store.remove(&reference, force, &users).map_err(|error| error.to_wire());
+            sweeper.wake();
+            removed
         };
         tokio::task::spawn_blocking(job).await.map_err(|panic| system_failure("cannot remove", &panic))?
     }

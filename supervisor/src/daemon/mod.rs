@@ -99,7 +99,7 @@ async fn serve(config: Arc<Config>, machine: Machine, ready: &mut Ready) -> Resu
     drop(tokio::spawn(registry.run()));
     adopted(&handle).await;
 
-    let images = Images::new(store);
+    let images = Images::new(store, sweeper.clone());
     let listener = listen(&config)?;
     let shutdown = Shutdown::new();
     let operations = Operations { registry: handle, images, config: Arc::clone(&config), machine };
