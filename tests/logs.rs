@@ -234,13 +234,13 @@ fn log_is_complete_while_the_supervisor_is_stopped(sandbox: &Sandbox) {
     assert_eq!(consecutive(&sandbox.ok(&["logs", "one"])), (1, 200_000));
 }
 
+/// A follower of the log costs the program nothing. (A client in the foreground is a pipeline: its program waits for it.)
 fn writer_is_not_blocked_by_a_stopped_follower(sandbox: &Sandbox) {
     let directory = sandbox.new_directory("v");
     let script = "until [ -e /v/go ]; do sleep 0.02; done; seq 1 300000; touch /v/done; exit 4";
     let volume = format!("{directory}:/v");
-    let line = sandbox.run_line(&["--name", "one", "-v", &volume], &["sh", "-c", script]);
-    let client = sandbox.call(&line).start();
-    sandbox.wait_status("one", "running");
+    sandbox.start("one", &["-v", &volume], script);
+    let client = sandbox.call(&["logs", "-f", "one"]).start();
     client.signal(Signal::STOP);
     std::fs::write(sandbox.place("v/go"), "").expect("the sandbox is ours");
     wait_until("the program has written all, its reader stopped", || sandbox.place("v/done").exists());

@@ -172,7 +172,13 @@ impl Call {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
+        // A program that was copied a moment ago may still be open for writing in the fork of another test's thread.
+        let mut spawned = command.spawn();
+        while spawned.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ExecutableFileBusy) {
+            std::thread::yield_now();
+            spawned = command.spawn();
+        }
+        let mut child = spawned.unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
         let mut stdin = child.stdin.take();
         if let Some(bytes) = self.input
             && let Some(mut pipe) = stdin.take()

@@ -113,6 +113,15 @@ impl Directory {
         children
     }
 
+    /// Removes it if nothing is in it. With other containers in it rmdir(2) is EBUSY, and right so.
+    pub(crate) fn remove_if_empty(&self) {
+        if let (Ok(Some(parent)), Some(name)) =
+            (Self::open_at(self.fd.as_fd(), Path::new(".."), self.path.clone()), self.path.file_name())
+        {
+            let _ = rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR);
+        }
+    }
+
     /// All processes in it and below it.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let mut pids: Vec<u32> =

@@ -167,7 +167,6 @@ pub(crate) fn remove(directory: &Directory) -> Result<(), SysError> {
     let Some(parent) = directory.remove()? else {
         return Ok(());
     };
-    // Goes with the last container; with others in it this is ENOTEMPTY or EBUSY, and right so.
-    let _ = parent.remove();
+    parent.remove_if_empty();
     Ok(())
 }

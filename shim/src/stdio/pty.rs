@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use mysup_ipc::{plan::TerminalSize, shim::Stream};
 use rustix::{
     fs::{Gid, Mode, OFlags, Uid},
-    pty::OpenptFlags,
     termios::Winsize,
 };
 
@@ -28,13 +27,13 @@ pub(super) fn create(
     user: &User,
 ) -> Result<(Stdio, StdioEnds), SysError> {
     let pts = open_plain_directory(root.as_fd(), "dev/pts").call(|| "openat2(\"/dev/pts\")")?;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let master =
-        rustix::fs::openat(&pts, "ptmx", flags, Mode::empty()).call(|| "openat(\"/dev/pts/ptmx\")")?;
-    rustix::pty::unlockpt(&master).call(|| "ioctl(TIOCSPTLCK)")?;
-    // The kernel's own word for the other side (Linux 4.13): no path, so nothing can be put in its place.
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).call(|| "ioctl(TIOCGPTPEER)")?;
+    let master = open_master(&pts)?;
+    let name = rustix::pty::ptsname(&master, Vec::new()).call(|| "ioctl(TIOCGPTN)")?;
+    let name = name.to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
+    // In a devpts that we have just mounted: nobody can have put anything else there.
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let slave = rustix::fs::openat(&pts, &*name, flags, Mode::empty())
+        .call(|| format!("openat(\"/dev/pts/{name}\")"))?;
     if user.uid != 0 {
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(TTY_GROUP));
         rustix::fs::fchown(&slave, Some(uid), Some(gid)).call(|| "fchown(pty)")?;
@@ -47,6 +46,17 @@ pub(super) fn create(
     let outputs = vec![Output { stream: Stream::Stdout, fd: master }];
     let stdio = Stdio { outputs, input, terminal: true, kept: vec![slave] };
     Ok((stdio, StdioEnds { ends, terminal: true }))
+}
+
+/// Opens the master through a mount of its own that is detached again: the supervisor keeps a copy of it, and that must not
+/// keep the container's /dev/pts busy when it is to be unmounted (the supervisor may be stopped just then).
+fn open_master(pts: &OwnedFd) -> Result<OwnedFd, SysError> {
+    let aside = namespace::clone_tree(pts.as_fd(), "", false)?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let master =
+        rustix::fs::openat(&aside, "ptmx", flags, Mode::empty()).call(|| "openat(\"/dev/pts/ptmx\")")?;
+    rustix::pty::unlockpt(&master).call(|| "ioctl(TIOCSPTLCK)")?;
+    Ok(master)
 }
 
 /// Goes on with a terminal whose master the supervisor kept. Without one the terminal was hung up with the last master:

@@ -36,14 +36,23 @@ pub(super) fn remove_layers(places: &Places, lifetime: Lifetime) -> StepResult {
     Ok(())
 }
 
-/// Removes the FIFOs, the socket and the journal, the journal last, and the directory.
+/// What a shim makes in a run directory, and what a death in the middle of writing a record leaves. The journal is last.
+const RUN_FILES: [&str; 7] = [
+    layout::STDIN,
+    layout::STDOUT,
+    layout::STDERR,
+    layout::SHIM_SOCKET,
+    layout::PLAN,
+    "plan.tmp",
+    layout::JOURNAL,
+];
+
+/// Removes the FIFOs, the socket and the journal, and the directory.
 pub(super) fn remove_run_directory(places: &Places) -> StepResult {
     let Some(run) = open_existing(&places.run_dir)? else {
         return Ok(());
     };
-    for name in
-        [layout::STDIN, layout::STDOUT, layout::STDERR, layout::SHIM_SOCKET, layout::PLAN, layout::JOURNAL]
-    {
+    for name in RUN_FILES {
         match rustix::fs::unlinkat(&run, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             result => result.call(|| format!("unlinkat(\"{}/{name}\")", places.run_dir))?,

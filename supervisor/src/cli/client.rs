@@ -100,7 +100,9 @@ impl Instance {
             return Err(CliError::NotRoot);
         }
         match connect_in(&self.config.run_root, layout::SUPERVISOR_SOCKET) {
-            Ok(socket) => Ok(Some(Client { connection: Connection::new(socket) })),
+            Ok(socket) => {
+                Ok(Some(Client { connection: Connection::new(socket), instance: Some(self.clone()) }))
+            }
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
             {
@@ -135,6 +137,8 @@ pub(crate) fn connect_in(directory: &Path, name: &str) -> io::Result<UnixStream>
 #[derive(Debug)]
 pub(crate) struct Client {
     connection: Connection,
+    /// Where another connection can be had.
+    instance: Option<Instance>,
 }
 
 impl Client {
@@ -143,8 +147,17 @@ impl Client {
     /// # Errors
     /// The supervisor's own refusal, or if the connection fails.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Response, CliError> {
-        self.send(request, &[])?;
-        self.receive()
+        let answer = self.send(request, &[]).and_then(|()| self.receive());
+        let hung_up = matches!(answer, Err(CliError::NoAnswer | CliError::Connection { .. }));
+        // A supervisor that was just killed still accepts for a moment. What changes nothing is asked again, once.
+        if hung_up
+            && only_reads(request)
+            && let Some(instance) = self.instance.take()
+        {
+            *self = Client { instance: None, ..instance.connect()? };
+            return self.ask(request);
+        }
+        answer
     }
 
     /// Asks, with descriptors that ride along.
@@ -197,6 +210,22 @@ impl Client {
         list.pop().ok_or(CliError::WrongAnswer)
     }
 
+    /// One container, as [`Client::inspect`], waiting no longer than `deadline`.
+    ///
+    /// # Errors
+    /// As [`Client::ask`], and when the time is over.
+    pub(crate) fn inspect_within(
+        &mut self,
+        container: &str,
+        deadline: Duration,
+    ) -> Result<ContainerInfo, CliError> {
+        // A deadline of nothing would be none.
+        let deadline = deadline.max(Duration::from_millis(1));
+        let set = self.connection.socket().set_read_timeout(Some(deadline));
+        set.map_err(|source| CliError::Call { action: "set a deadline", source })?;
+        self.inspect(container)
+    }
+
     /// The supervisor.
     ///
     /// # Errors
@@ -215,12 +244,35 @@ impl Client {
     /// Over a connected socket.
     #[cfg(test)]
     pub(crate) fn over(socket: UnixStream) -> Self {
-        Self { connection: Connection::new(socket) }
+        Self { connection: Connection::new(socket), instance: None }
     }
 
     /// The bare connection, for poll(2).
     pub(crate) fn into_connection(self) -> Connection {
         self.connection
+    }
+}
+
+/// Whether a request changes nothing, so that it may be made twice.
+fn only_reads(request: &Request) -> bool {
+    match request {
+        Request::Info
+        | Request::Wait { .. }
+        | Request::List
+        | Request::Inspect { .. }
+        | Request::Top { .. }
+        | Request::Images => true,
+        Request::Create(_)
+        | Request::Run { .. }
+        | Request::Start { .. }
+        | Request::Stop { .. }
+        | Request::Restart { .. }
+        | Request::Kill { .. }
+        | Request::Remove { .. }
+        | Request::Rename { .. }
+        | Request::Import { .. }
+        | Request::RemoveImage { .. }
+        | Request::Shutdown { .. } => false,
     }
 }
 

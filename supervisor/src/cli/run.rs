@@ -10,6 +10,7 @@ use std::{
 
 use mysup_ipc::{
     api::{Request, Response},
+    container::ContainerState,
     error::{ErrorCode, WireError},
     exit::ExitStatus,
     id::ContainerId,
@@ -31,6 +32,10 @@ use super::{
 const STATUS_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a container without a shim is taken for one that gets another.
 const ADOPTION_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the supervisor may take to hear that a `--rm` container is gone.
+const REMOVAL_DEADLINE: Duration = Duration::from_secs(5);
+/// Pause between two looks for that.
+const REMOVAL_PAUSE: Duration = Duration::from_micros(500);
 /// Pause between two looks for the new shim.
 const ADOPTION_PAUSE: Duration = Duration::from_millis(10);
 /// What a shell shows for a program that died of SIGPIPE: our output was cut, the container goes on.
@@ -73,7 +78,11 @@ pub(crate) fn run(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
     match ended {
         Ok(ended) => {
             let container = known.or_else(|| name.map(String::from));
-            code_of(instance, ended, wish, container.as_deref())
+            let code = code_of(instance, ended, wish, container.as_deref());
+            if let Some(container) = container.filter(|_| args.container.rm) {
+                wait_until_removed(instance, &container);
+            }
+            code
         }
         Err(error) if known.is_none() => Err(cid_file.abandon(error)),
         Err(error) => Err(error),
@@ -169,6 +178,22 @@ fn code_of(
             Some(container) => ask_for_code(instance, container),
             None => Err(CliError::NoAnswer),
         },
+    }
+}
+
+/// `--rm`: as docker, name and id are free when this returns. The shim has taken everything down; the supervisor, if one
+/// runs, hears of it in the same moment as we do.
+fn wait_until_removed(instance: &Instance, container: &str) {
+    let deadline = Instant::now() + REMOVAL_DEADLINE;
+    while let Ok(Some(mut client)) = instance.connect_running() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match client.inspect_within(container, left) {
+            Ok(info) if info.state == ContainerState::TearingDown && !left.is_zero() => {
+                std::thread::sleep(REMOVAL_PAUSE);
+            }
+            // Gone; or it is left over, which was said; or the supervisor is stuck, which is not our container's fault.
+            Ok(_) | Err(_) => return,
+        }
     }
 }
 

@@ -71,7 +71,7 @@ fn start(config: Config, ready: &mut Ready) -> Result<(), Error> {
         return Err(Error::NotRoot);
     }
     let open_files = sys::prepare_process().map_err(Error::system("become a subreaper"))?;
-    let machine = Machine { last_capability: capabilities::last_of_kernel(), open_files };
+    let machine = Machine { capabilities: capabilities::Available::of_this_process(), open_files };
     // Held to the end of this function: dropped after the runtime, so after the last job on disk.
     let _locks = roots::take(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -89,7 +89,7 @@ impl Operations {
             add: &config.cap_add,
             drop: &config.cap_drop,
         };
-        capabilities::keep(wish, self.machine.last_capability)?;
+        capabilities::keep(wish, self.machine.capabilities)?;
         info::check_driver(config.storage_driver)?;
         let held = self.images.hold(&config.image, archive).await?;
         let id = fresh_id()?;

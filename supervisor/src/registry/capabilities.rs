@@ -76,9 +76,40 @@ pub(crate) struct Wish<'a> {
     pub(crate) drop: &'a [String],
 }
 
-/// The numbers of the capabilities to keep, ascending; none is above `last`, the kernel's last one.
-pub(crate) fn keep(wish: Wish<'_>, last: u8) -> Result<Vec<u8>, WireError> {
-    let (add, drop) = (parse(wish.add, last)?, parse(wish.drop, last)?);
+/// The capabilities that can be given to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Available(
+    /// One bit for each number.
+    pub(crate) u64,
+);
+
+impl Available {
+    /// Those of the kernel that were not taken from the supervisor itself: nobody can give what is not in their own
+    /// bounding set (capabilities(7)).
+    pub(crate) fn of_this_process() -> Self {
+        // Without the line all are asked for, and the kernel says no.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+        let mask = bounding.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+        Self(mask.unwrap_or((1 << NAMES.len()) - 1))
+    }
+
+    fn has(self, number: u8) -> bool {
+        self.0.checked_shr(number.into()).is_some_and(|rest| rest & 1 == 1)
+    }
+}
+
+/// The numbers of the capabilities to keep, ascending. Of `ALL` and the default only those that are available; one that
+/// is asked for by name and is not is an error.
+pub(crate) fn keep(wish: Wish<'_>, available: Available) -> Result<Vec<u8>, WireError> {
+    let (add, drop) = (parse(wish.add)?, parse(wish.drop)?);
+    if let Some(missing) = add.named.iter().find(|number| !available.has(**number)) {
+        let message = format!(
+            "invalid capability: CAP_{}: not supported by this kernel or not available to the supervisor",
+            NAMES[usize::from(*missing)]
+        );
+        return Err(WireError::new(ErrorCode::Invalid, message));
+    }
     let default: Vec<u8> = DEFAULT.iter().filter_map(|name| number(name)).collect();
     let kept = |capability: &u8| {
         if wish.privileged {
@@ -91,7 +122,7 @@ pub(crate) fn keep(wish: Wish<'_>, last: u8) -> Result<Vec<u8>, WireError> {
             add.named.contains(capability) || default.contains(capability) && !drop.named.contains(capability)
         }
     };
-    Ok((0..=last).filter(kept).collect())
+    Ok((0..64).filter(|number| available.has(*number)).filter(kept).collect())
 }
 
 struct Parsed {
@@ -99,18 +130,14 @@ struct Parsed {
     named: Vec<u8>,
 }
 
-fn parse(names: &[String], last: u8) -> Result<Parsed, WireError> {
+fn parse(names: &[String]) -> Result<Parsed, WireError> {
     let mut parsed = Parsed { all: false, named: Vec::new() };
     for typed in names {
         let upper = typed.to_ascii_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
         match number(name) {
             _ if name == "ALL" => parsed.all = true,
-            Some(number) if number <= last => parsed.named.push(number),
-            Some(_) => {
-                let message = format!("capability \"{typed}\" is not known to this kernel");
-                return Err(WireError::new(ErrorCode::Invalid, message));
-            }
+            Some(number) => parsed.named.push(number),
             None => {
                 let message = format!("invalid capability: \"{typed}\": capabilities(7) lists them");
                 return Err(WireError::new(ErrorCode::Invalid, message));
@@ -124,21 +151,13 @@ fn number(name: &str) -> Option<u8> {
     NAMES.iter().position(|known| *known == name).and_then(|index| u8::try_from(index).ok())
 }
 
-/// The kernel's last capability.
-pub(crate) fn last_of_kernel() -> u8 {
-    let known = u8::try_from(NAMES.len() - 1).unwrap_or(u8::MAX);
-    // The file is there since Linux 3.2; without it the last one we know is asked for.
-    let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
-    text.trim().parse().unwrap_or(known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn kept(privileged: bool, add: &[&str], drop: &[&str]) -> Result<Vec<u8>, WireError> {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        keep(Wish { privileged, add: &owned(add), drop: &owned(drop) }, 40)
+        keep(Wish { privileged, add: &owned(add), drop: &owned(drop) }, Available((1 << 41) - 1))
     }
 
     #[test]
@@ -156,6 +175,14 @@ mod tests {
         assert_eq!(kept(true, &[], &["ALL"]).unwrap().len(), 41);
         assert!(!kept(false, &[], &["KILL"]).unwrap().contains(&5));
         assert!(kept(false, &["FLY"], &[]).unwrap_err().message.contains("FLY"));
-        assert!(keep(Wish { privileged: false, add: &["BPF".into()], drop: &[] }, 38).is_err());
+    }
+
+    #[test]
+    fn what_the_supervisor_does_not_have_is_not_given() {
+        let without_sys_resource = Available(0x1ff_feff_ffff);
+        let all = keep(Wish { privileged: true, add: &[], drop: &[] }, without_sys_resource).unwrap();
+        assert_eq!((all.len(), all.contains(&24)), (40, false));
+        let named = Wish { privileged: false, add: &["SYS_RESOURCE".into()], drop: &[] };
+        assert!(keep(named, without_sys_resource).unwrap_err().message.contains("CAP_SYS_RESOURCE"));
     }
 }

@@ -1,6 +1,9 @@
 //! One container in the registry: its record, where it is, and who waits for it.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mysup_ipc::{
     container::{ContainerInfo, ContainerState},
@@ -18,7 +21,7 @@ use super::{
 };
 use crate::{
     config::{Config, text},
-    shim_link::Link,
+    shim_link::{Command, Link},
 };
 
 /// What the registry knows of one container.
@@ -40,6 +43,8 @@ pub(crate) struct Container {
     pub(crate) failure: Option<WireError>,
     /// A stop that came before the program ran.
     pub(crate) early_stop: Option<(u8, Option<u64>)>,
+    /// The stop that its shim was told of: one that adopts the container knows nothing of it.
+    pub(crate) sent_stop: Option<SentStop>,
     /// What a silent shim was asked.
     pub(crate) silence: String,
     /// A job writes one of its records.
@@ -50,6 +55,14 @@ pub(crate) struct Container {
     pub(crate) watchers: Vec<Reply<()>>,
     /// Those who wait for its end.
     pub(crate) waiters: Vec<oneshot::Sender<ExitReport>>,
+}
+
+/// A stop under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SentStop {
+    signal: u8,
+    /// When the shim kills; `None` waits for ever.
+    kill_at: Option<Instant>,
 }
 
 impl Container {
@@ -64,6 +77,7 @@ impl Container {
             link: None,
             failure: None,
             early_stop: None,
+            sent_stop: None,
             silence: String::new(),
             busy: false,
             starters: Vec::new(),
@@ -143,6 +157,30 @@ impl Container {
                 Live::Starting | Live::Held { .. } | Live::TearingDown { .. } | Live::Leftover { .. },
             ) => None,
         }
+    }
+
+    /// Tells its shim to stop the program; false if that cannot be done. As in the shim, an earlier end wins.
+    pub(crate) fn send_stop(&mut self, signal: u8, grace_ms: Option<u64>) -> bool {
+        if !self.command(Command::Stop { signal, grace_ms }) {
+            return false;
+        }
+        // A grace beyond the end of time is no end.
+        let end = grace_ms.and_then(|grace| Instant::now().checked_add(Duration::from_millis(grace)));
+        let before = self.sent_stop.and_then(|sent| sent.kill_at);
+        let kill_at = match (before, end) {
+            (Some(before), Some(end)) => Some(before.min(end)),
+            (one, other) => one.or(other),
+        };
+        self.sent_stop = Some(SentStop { signal, kill_at });
+        true
+    }
+
+    /// Tells a shim that has adopted the container of the stop under way, with what is left of its grace.
+    pub(crate) fn send_stop_again(&mut self) -> bool {
+        let Some(SentStop { signal, kill_at }) = self.sent_stop else { return false };
+        let left = kill_at.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
+        let grace_ms = left.map(|left| u64::try_from(left).unwrap_or(u64::MAX));
+        self.send_stop(signal, grace_ms)
     }
 
     /// A step of a teardown; of a step that is tried again only the last try is kept.

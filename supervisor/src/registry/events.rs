@@ -180,7 +180,7 @@ impl Container {
         if let Some((signal, grace_ms)) = self.early_stop.take()
             && let Ok(state) = state::next(&self.state, state::Event::Wanted(Want::Stop))
         {
-            if self.command(Command::Stop { signal, grace_ms }) {
+            if self.send_stop(signal, grace_ms) {
                 self.state = state;
             } else {
                 self.tell_settled(&Err(self.unreachable_error()));
@@ -226,6 +226,12 @@ impl Container {
             self.exited(exit);
         } else if matches!(self.state, State::Live(Live::Running { .. } | Live::Stopping { .. })) {
             self.started();
+            if !report.stopping
+                && let Ok(state) = state::next(&self.state, state::Event::Wanted(Want::Stop))
+                && self.send_stop_again()
+            {
+                self.state = state;
+            }
         }
         if let Some(leftover) = report.leftover {
             self.teardown = Some(leftover);

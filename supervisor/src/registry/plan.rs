@@ -36,8 +36,8 @@ const SIGNAL_LAST: u8 = 64;
 /// What this machine gives every container.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine {
-    /// The kernel's last capability.
-    pub(crate) last_capability: u8,
+    /// The capabilities that can be given.
+    pub(crate) capabilities: capabilities::Available,
     /// RLIMIT_NOFILE of whoever started the supervisor.
     pub(crate) open_files: OpenFilesLimit,
 }
@@ -261,7 +261,7 @@ pub(crate) fn build(
             user: record.program.user.clone(),
             terminal: config.terminal,
             stdin: config.interactive,
-            capabilities: capabilities::keep(wish, machine.last_capability)?,
+            capabilities: capabilities::keep(wish, machine.capabilities)?,
             no_new_privileges: config.no_new_privileges,
             rlimits: rlimits(&config.rlimits, machine.open_files),
             init: config.init,

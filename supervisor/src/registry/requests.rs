@@ -118,6 +118,7 @@ impl Registry {
                 container.teardown = None;
                 container.failure = None;
                 container.early_stop = None;
+                container.sent_stop = None;
                 container.starters.push(reply);
                 if !record.launched {
                     container.record = Ok(Arc::new(Record { launched: true, ..Record::clone(&record) }));
@@ -146,7 +147,7 @@ impl Registry {
         let (signal, grace_ms) = (signal.unwrap_or(plan.signal), grace.unwrap_or(plan.grace_ms));
         match state::next(&container.state, Event::Wanted(Want::Stop)) {
             Ok(state) => {
-                if !container.command(Command::Stop { signal, grace_ms }) {
+                if !container.send_stop(signal, grace_ms) {
                     return give(reply, Err(container.unreachable_error()));
                 }
                 container.state = state;

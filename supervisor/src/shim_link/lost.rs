@@ -36,9 +36,18 @@ pub(super) struct Init {
     pub(super) started_at: Option<u64>,
 }
 
+impl Init {
+    /// It has ended: nothing of it is held any more. A terminal of which we kept a side would keep its mount busy.
+    pub(super) fn let_go(&mut self) {
+        self.pidfd = None;
+        self.input = None;
+    }
+}
+
 /// How the container of a dead shim ended; afterwards its init has ended too, if we ever knew it.
 pub(super) async fn ending(init: &mut Init, places: &Places, children: &Children) -> ExitReport {
     let found = settle_init(init, children).await;
+    init.let_go();
     let (recorded, released) = on_disk(places).await;
     if let Some(report) = recorded {
         // The first durable value wins, whatever was seen since.

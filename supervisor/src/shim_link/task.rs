@@ -244,12 +244,13 @@ impl Working {
             }
             FromShim::Failed(error) => {
                 self.ended = true;
+                self.init.let_go();
                 self.quiet = Some((Instant::now() + STEP, "to take down what it made"));
                 Event::Failed(error)
             }
             FromShim::Exited(report) => {
                 self.ended = true;
-                self.init.pidfd = None;
+                self.init.let_go();
                 self.quiet = Some((Instant::now() + STEP, "to take down its container"));
                 Event::Exited(report)
             }
@@ -293,7 +294,7 @@ impl Working {
         self.quiet = None;
         match report.init_pid {
             Some(pid) => self.know_init(shim, pid),
-            None => self.init.pidfd = None,
+            None => self.init.let_go(),
         }
     }
 

@@ -121,7 +121,10 @@ fn mounts_that_can_only_be_wrong_are_refused() {
 
 #[test]
 fn a_plan_has_the_old_limit_of_open_files_unless_one_is_typed() {
-    let machine = Machine { last_capability: 40, open_files: OpenFilesLimit { soft: 1024, hard: 4096 } };
+    let machine = Machine {
+        capabilities: capabilities::Available(0),
+        open_files: OpenFilesLimit { soft: 1024, hard: 4096 },
+    };
     let plan = build(&record(), vec!["/l".into()], Attach::Output, &own(), machine).unwrap();
     assert_eq!(plan.process.rlimits, [Rlimit { resource: 7, soft: 1024, hard: 4096 }]);
     assert_eq!(plan.attach, Some(AttachPlan { stdin: false }));

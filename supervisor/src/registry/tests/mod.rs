@@ -81,7 +81,8 @@ fn draft(id: ContainerId, name: Option<&str>) -> Draft {
 
 async fn start(roots: &Roots, handle: &Handle, id: &ContainerId) -> Result<(), WireError> {
     let record = handle.look(id).await?.record.unwrap();
-    let machine = Machine { last_capability: 40, open_files: OpenFilesLimit { soft: 1, hard: 1 } };
+    let machine =
+        Machine { capabilities: capabilities::Available(0), open_files: OpenFilesLimit { soft: 1, hard: 1 } };
     let plan = plan::build(&record, vec![], Attach::Nobody, &roots.config, machine)?;
     handle.start(id, StartOrder { plan, attach: None }).await
 }
