@@ -194,6 +194,19 @@ pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Sends any signal, the real-time ones included, to the process of a pidfd.
+#[expect(unsafe_code, reason = "rustix knows no real-time signals")]
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: u8) -> io::Result<()> {
+    use nix::libc;
+    let (pidfd, number) = (pidfd.as_raw_fd(), libc::c_int::from(number));
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal(2) with a null siginfo touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, number, none, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Hears of the end of a pidfd's process: pidfd_open(2): it is readable then, and stays so.
 #[expect(unsafe_code, reason = "tokio asks its callers to vouch for the descriptor")]
 pub(crate) fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

@@ -235,6 +235,11 @@ impl Client {
         Ok(*info)
     }
 
+    /// The same connection, whose end is not made up for by another one.
+    pub(crate) fn asked_once(self) -> Self {
+        Self { instance: None, ..self }
+    }
+
     /// Waits until the supervisor hangs up.
     pub(crate) fn wait_for_end(&mut self) {
         // A broken connection is an end too.

@@ -1,5 +1,7 @@
 //! The supervisor itself: `start` without a container, `shutdown`, `info`, `version`.
 
+use std::time::{Duration, Instant};
+
 use mysup_ipc::api::{Request, SupervisorInfo};
 use serde_json::{Value, json};
 
@@ -19,14 +21,29 @@ use super::{
 /// # Errors
 /// If one runs already, naming its pid, or it cannot be started.
 pub(crate) fn start(instance: &Instance) -> Result<u8, CliError> {
-    if let Some(mut client) = instance.connect_running()? {
-        return Err(CliError::AlreadyRunning { pid: client.info()?.pid });
-    }
-    match launch::in_background(instance)? {
-        Launched::Ready => Ok(0),
-        Launched::Refused(reason) => Err(CliError::Launch { reason }),
+    let deadline = Instant::now() + DYING;
+    loop {
+        // One that was just killed still accepts for a moment, and answers nothing.
+        if let Some(client) = instance.connect_running()?
+            && let Ok(info) = client.asked_once().info()
+        {
+            return Err(CliError::AlreadyRunning { pid: info.pid });
+        }
+        match launch::in_background(instance)? {
+            Launched::Ready => return Ok(0),
+            Launched::Refused(reason) if Instant::now() >= deadline => {
+                return Err(CliError::Launch { reason });
+            }
+            // Its lock ends a moment after its socket; or another start was faster, and will answer.
+            Launched::Refused(_) => std::thread::sleep(PAUSE),
+        }
     }
 }
+
+/// How long a supervisor that was killed may keep its lock.
+const DYING: Duration = Duration::from_secs(5);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Ends the supervisor; returns when it is gone. Without one there is nothing to do.
 ///

@@ -37,6 +37,11 @@ pub(super) struct Init {
 }
 
 impl Init {
+    /// Sends it a signal; false if we cannot reach it ourselves.
+    pub(super) fn signal(&self, number: u8) -> bool {
+        self.pidfd.as_ref().is_some_and(|pidfd| sys::signal(pidfd.as_fd(), number).is_ok())
+    }
+
     /// It has ended: nothing of it is held any more. A terminal of which we kept a side would keep its mount busy.
     pub(super) fn let_go(&mut self) {
         self.pidfd = None;

@@ -190,6 +190,8 @@ impl Working {
                     }
                 },
                 command = self.task.commands.recv() => match command {
+                    // Straight to the init: a shim that is stopped or dying must not lose a signal.
+                    Some(Command::Signal(signal)) if self.init.signal(signal) => {}
                     Some(command) => {
                         if let Err(error) = shim.send(&self.order(command), SEND).await {
                             tracing::warn!(error = %chain(&error), "a shim does not take commands, continuing");
