@@ -177,9 +177,7 @@ fn bind_planted_in_the_write_layer_after_a_dead_shim_is_untouched(sandbox: &Sand
     planted_in_write_layer(sandbox, |sandbox| {
         processes::signal(sandbox.shim_pid("one"), Signal::KILL);
         // Another shim goes on with it; it, too, is to find the mount.
-        wait_until("the container is adopted and killed", || {
-            sandbox.mysup(&["kill", "one"]).code == 0
-        });
+        wait_until("the container is adopted and killed", || sandbox.mysup(&["kill", "one"]).code == 0);
         wait_until("the container has ended", || sandbox.status("one") != "running");
     });
 }

@@ -57,7 +57,10 @@ fn monitor(base: &Path, rootfs: &Path) -> nix::Result<()> {
     fs::create_dir(&target).map_err(|_| nix::errno::Errno::EIO)?;
     mount(Some(&volume), &target, none, MsFlags::MS_BIND, none)?;
     unshare(
-        CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET,
+        CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWNET,
     )?;
     // SAFETY: one thread; the child makes system calls and executes.
     match unsafe { fork() }? {
@@ -79,7 +82,8 @@ fn init(root: &Path) -> nix::Result<()> {
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>)?;
-    let program = CString::new(Path::new("/bin/true").as_os_str().as_bytes()).map_err(|_| nix::errno::Errno::EINVAL)?;
+    let program =
+        CString::new(Path::new("/bin/true").as_os_str().as_bytes()).map_err(|_| nix::errno::Errno::EINVAL)?;
     nix::unistd::execv(&program, &[&program]).map(drop)
 }
 

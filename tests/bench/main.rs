@@ -143,13 +143,21 @@ fn mysup(scratch: &Path, rootfs: &Path, flags: &[&'static str]) -> Contender {
 
 fn runtime(program: &'static str, scratch: &Path, rootfs: &Path) -> Contender {
     let bundle = scratch.join(program);
-    let name = if program == "crun" { "crun run (no layers, no supervisor)" } else { "runc run (no layers, no supervisor)" };
+    let name = if program == "crun" {
+        "crun run (no layers, no supervisor)"
+    } else {
+        "runc run (no layers, no supervisor)"
+    };
     let setup = make_bundle(program, &bundle, rootfs);
     let mut count = 0;
     let run = move || {
         count += 1;
         let mut command = Command::new(program);
-        command.arg("run").arg("--bundle").arg(&bundle).arg(format!("mysup-bench-{}-{count}", std::process::id()));
+        command
+            .arg("run")
+            .arg("--bundle")
+            .arg(&bundle)
+            .arg(format!("mysup-bench-{}-{count}", std::process::id()));
         quiet(command)
     };
     Contender { name, run: Box::new(run), times: Vec::new(), failure: setup.err() }

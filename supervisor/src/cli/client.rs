@@ -149,9 +149,9 @@ impl Client {
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Response, CliError> {
         let answer = self.send(request, &[]).and_then(|()| self.receive());
         let hung_up = matches!(answer, Err(CliError::NoAnswer | CliError::Connection { .. }));
-        // A supervisor that was just killed still accepts for a moment. What changes nothing is asked again, once.
+        // A supervisor that was just killed still accepts for a moment. What may be repeated is asked again, once.
         if hung_up
-            && only_reads(request)
+            && may_be_repeated(request)
             && let Some(instance) = self.instance.take()
         {
             *self = Client { instance: None, ..instance.connect()? };
@@ -258,19 +258,19 @@ impl Client {
     }
 }
 
-/// Whether a request changes nothing, so that it may be made twice.
-fn only_reads(request: &Request) -> bool {
+/// Whether a request means the same when it is made twice.
+fn may_be_repeated(request: &Request) -> bool {
     match request {
         Request::Info
         | Request::Wait { .. }
         | Request::List
         | Request::Inspect { .. }
         | Request::Top { .. }
+        | Request::Stop { .. }
         | Request::Images => true,
         Request::Create(_)
         | Request::Run { .. }
         | Request::Start { .. }
-        | Request::Stop { .. }
         | Request::Restart { .. }
         | Request::Kill { .. }
         | Request::Remove { .. }
