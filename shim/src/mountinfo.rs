@@ -1,4 +1,4 @@
-//! /proc/<pid>/mountinfo, proc_pid_mountinfo(5): the mounts of a namespace, and where a path really is.
+//! `/proc/PID/mountinfo`, proc_pid_mountinfo(5): the mounts of a namespace, and where a path really is.
 
 use std::{
     fs,
