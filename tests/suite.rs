@@ -3,6 +3,7 @@
 //! `tests/run` builds the release binaries and calls this. By hand: `cargo test -p mysup-tests -- FILTER`, with `MYSUP_BIN`
 //! naming another `mysup`, `MYSUP_TEST_SEED` repeating a run and `MYSUP_TEST_KEEP=1` keeping the files of a failed test.
 
+mod adoption;
 mod cgroup_layouts;
 mod cli;
 mod create_start;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         teardown::cases(),
         teardown_busy::cases(),
         restart::cases(),
+        adoption::cases(),
         protocol::cases(),
         cgroup_layouts::cases(),
         fallbacks::cases(),

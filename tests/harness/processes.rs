@@ -37,6 +37,17 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     })
 }
 
+/// The process that holds the flock of a file, as /proc/locks says.
+pub(crate) fn lock_holder(path: &Path) -> Option<i32> {
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).ok()?);
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let here = fields.get(5)?.rsplit(':').next()?.parse() == Ok(inode);
+        if here && fields.get(1) == Some(&"FLOCK") { fields.get(4)?.parse().ok() } else { None }
+    })
+}
+
 /// Whether a process runs; a zombie does not.
 pub(crate) fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat.state != 'Z' && stat.state != 'X')

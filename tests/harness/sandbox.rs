@@ -252,17 +252,20 @@ impl Sandbox {
         i32::try_from(pid).expect("pids are small")
     }
 
-    /// The shim of a container that runs: the parent of its init.
+    /// The shim of a container that runs: who holds its lock. (The parent of its init it is only until it is replaced.)
     #[track_caller]
     pub(crate) fn shim_pid(&self, name: &str) -> i32 {
-        let stat = processes::stat(self.init_pid(name)).expect("the container runs");
-        let shim = processes::stat(stat.parent).expect("the shim runs");
-        assert!(
-            shim.program.starts_with("mysup-shim"),
-            "the parent of init is not the shim but {}",
-            shim.program
-        );
-        stat.parent
+        let lock = self.state_directory(name).join("lock");
+        let pid = processes::lock_holder(&lock).expect("a shim holds the lock of a container that runs");
+        let shim = processes::stat(pid).expect("the shim runs");
+        assert!(shim.program.starts_with("mysup-shim"), "the lock is held by {}", shim.program);
+        pid
+    }
+
+    /// The directory of a container below the state root.
+    #[track_caller]
+    pub(crate) fn state_directory(&self, name: &str) -> PathBuf {
+        self.root().join("containers").join(self.ok(&["inspect", "--format", "{{.Id}}", name]))
     }
 
     /// The supervisor of this instance, if one runs.

@@ -116,7 +116,7 @@ fn dispatch(line: &CommandLine) -> Result<Outcome, CliError> {
             }
             return Ok(Outcome::Serve(instance.config.clone()));
         }
-        Verb::Start(args) if args.containers.is_empty() => system::start(instance)?,
+        Verb::Start(args) if args.containers.is_empty() => system::start(instance, args.replace)?,
         Verb::Start(args) => run::start(instance, args)?,
         Verb::Stop(args) => targets::stop(instance, args)?,
         Verb::Kill(args) => targets::kill(instance, args)?,

@@ -19,8 +19,11 @@ use super::{
 /// Starts the supervisor in the background and returns when it answers.
 ///
 /// # Errors
-/// If one runs already, naming its pid, or it cannot be started.
-pub(crate) fn start(instance: &Instance) -> Result<u8, CliError> {
+/// If one runs already, naming its pid, and is not to be replaced; or it cannot be started.
+pub(crate) fn start(instance: &Instance, replace: bool) -> Result<u8, CliError> {
+    if replace {
+        end(instance, false)?;
+    }
     let deadline = Instant::now() + DYING;
     loop {
         // One that was just killed still accepts for a moment, and answers nothing.
@@ -50,14 +53,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// # Errors
 /// If it refuses or cannot be reached.
 pub(crate) fn shutdown(instance: &Instance, args: &ShutdownArgs) -> Result<u8, CliError> {
-    let Some(mut client) = instance.connect_running()? else {
+    if !end(instance, args.containers)? {
         output::complain("no supervisor is running");
-        return Ok(0);
-    };
-    client.demand(&Request::Shutdown { containers: args.containers })?;
+    }
+    Ok(0)
+}
+
+/// Ends the supervisor, if one runs; whether one did.
+fn end(instance: &Instance, containers: bool) -> Result<bool, CliError> {
+    let Some(mut client) = instance.connect_running()? else { return Ok(false) };
+    client.demand(&Request::Shutdown { containers })?;
     // It says so just before its end; the end is when it hangs up.
     client.wait_for_end();
-    Ok(0)
+    Ok(true)
 }
 
 /// `info`.

@@ -102,6 +102,9 @@ pub(crate) struct StartArgs {
     /// Run the supervisor here instead of in the background
     #[arg(long)]
     pub(crate) foreground: bool,
+    /// End a running supervisor first; its containers and their clients do not notice
+    #[arg(long)]
+    pub(crate) replace: bool,
     /// Ids or names; none starts the supervisor
     #[arg(value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,

@@ -1,0 +1,116 @@
+//! A shim dies and its container lives: another shim goes on with it, and nothing is lost on the way.
+
+use rustix::process::Signal;
+
+use crate::harness::{Case, Sandbox, inspect, processes, terminal::Terminal, wait_until};
+
+pub(crate) fn cases() -> Vec<Case> {
+    crate::cases![
+        container_of_a_dead_shim_runs_on_and_keeps_its_code,
+        no_line_is_lost_when_the_shim_dies_again_and_again,
+        foreground_client_attaches_again_and_returns_the_code,
+        terminal_goes_on_with_another_shim,
+        stop_that_was_under_way_keeps_its_deadline,
+        init_of_dead_shim_and_dead_supervisor_is_adopted,
+        containers_do_not_notice_a_replaced_supervisor,
+    ]
+}
+
+/// Kills the shim of a container and waits for the one that adopts.
+fn replace_shim(sandbox: &Sandbox, name: &str) {
+    let lock = sandbox.state_directory(name).join("lock");
+    let old = sandbox.shim_pid(name);
+    processes::signal(old, Signal::KILL);
+    wait_until("another shim has adopted the container", || {
+        processes::lock_holder(&lock).is_some_and(|pid| pid != old)
+    });
+}
+
+fn container_of_a_dead_shim_runs_on_and_keeps_its_code(sandbox: &Sandbox) {
+    let code = sandbox.exit_code();
+    sandbox.start_obedient("one", &[], code);
+    let init = sandbox.init_pid("one");
+    replace_shim(sandbox, "one");
+    assert_eq!(sandbox.status("one"), "running");
+    assert_eq!(sandbox.init_pid("one"), init);
+    sandbox.ok(&["stop", "one"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), code.to_string());
+    assert_eq!(inspect::number(&sandbox.inspect("one"), "State.ExitCode"), i64::from(code));
+}
+
+fn no_line_is_lost_when_the_shim_dies_again_and_again(sandbox: &Sandbox) {
+    let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; usleep 500; done; exit 6";
+    sandbox.start("one", &[], script);
+    for _ in 0..5 {
+        replace_shim(sandbox, "one");
+    }
+    assert_eq!(sandbox.ok(&["wait", "one"]), "6");
+    let lines: Vec<String> = (1..=3000).map(|number: u32| number.to_string()).collect();
+    assert_eq!(sandbox.ok(&["logs", "one"]), lines.join("\n"));
+}
+
+fn foreground_client_attaches_again_and_returns_the_code(sandbox: &Sandbox) {
+    let code = sandbox.exit_code();
+    let directory = sandbox.new_directory("v");
+    let script = format!(
+        "echo up; until [ -e /v/go ]; do [ -e /v/again ] && echo again; usleep 20000; done; echo last; exit {code}"
+    );
+    let volume = format!("{directory}:/v");
+    let line = sandbox.run_line(&["--name", "one", "-v", &volume], &["sh", "-c", &script]);
+    let mut client = sandbox.call(&line).start();
+    client.wait_for("up");
+    replace_shim(sandbox, "one");
+    std::fs::write(sandbox.place("v/again"), "").expect("the sandbox is ours");
+    client.wait_for("again");
+    std::fs::write(sandbox.place("v/go"), "").expect("the sandbox is ours");
+    let output = client.wait().expect_code(code);
+    assert!(output.text().ends_with("again\nlast"), "{output}");
+}
+
+fn terminal_goes_on_with_another_shim(sandbox: &Sandbox) {
+    let line = sandbox.run_line(&["-ti", "--name", "one"], &["sh"]);
+    let mut terminal = Terminal::run(sandbox, &line, 24, 80);
+    terminal.type_keys("echo first$((1+1))\n");
+    terminal.wait_for("first2");
+    replace_shim(sandbox, "one");
+    terminal.type_keys("echo second$((1+1))\n");
+    terminal.wait_for("second2");
+    terminal.type_keys("exit 9\n");
+    assert_eq!(terminal.wait(), Some(9));
+}
+
+fn stop_that_was_under_way_keeps_its_deadline(sandbox: &Sandbox) {
+    sandbox.start("one", &[], "trap '' TERM; echo up; while :; do usleep 20000; done");
+    let stop = sandbox.call(&["stop", "-t", "2", "one"]).start();
+    wait_until("the stop is under way", || sandbox.ok(&["ps", "-a"]).contains("one"));
+    replace_shim(sandbox, "one");
+    stop.wait().expect_code(0);
+    assert_eq!(sandbox.ok(&["wait", "one"]), "137");
+}
+
+fn init_of_dead_shim_and_dead_supervisor_is_adopted(sandbox: &Sandbox) {
+    let code = sandbox.exit_code();
+    sandbox.start_obedient("one", &[], code);
+    let (init, shim) = (sandbox.init_pid("one"), sandbox.shim_pid("one"));
+    sandbox.kill_supervisor();
+    processes::signal(shim, Signal::KILL);
+    wait_until("both are dead", || !processes::is_alive(shim));
+    sandbox.ok(&["start"]);
+    assert_eq!((sandbox.status("one").as_str(), sandbox.init_pid("one")), ("running", init));
+    sandbox.ok(&["stop", "one"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), code.to_string());
+}
+
+fn containers_do_not_notice_a_replaced_supervisor(sandbox: &Sandbox) {
+    let code = sandbox.exit_code();
+    let script = format!("echo up; read line; echo got $line; exit {code}");
+    let line = sandbox.run_line(&["-i", "--name", "one"], &["sh", "-c", &script]);
+    let mut client = sandbox.call(&line).open_input().start();
+    client.wait_for("up");
+    let (old, shim) = (sandbox.supervisor(), sandbox.shim_pid("one"));
+    sandbox.ok(&["start", "--replace"]);
+    assert_ne!(sandbox.supervisor(), old);
+    assert_eq!(sandbox.shim_pid("one"), shim);
+    client.write(b"hello\n");
+    assert_eq!(client.wait().expect_code(code).text(), "up\ngot hello");
+}
