@@ -250,16 +250,24 @@ impl Hub {
 
     /// What the program wrote, to those who are attached; a tick to those who follow the log.
     pub(crate) fn output(&mut self, stream: Stream, bytes: &[u8]) {
-        for peer in &mut self.peers {
-            match peer.role {
-                PeerRole::Attached(_) => {
-                    peer.send(&FromShim::Output { stream, bytes: bytes.to_vec() });
-                }
-                // One tick in the queue says as much as ten.
-                PeerRole::LogFollower if !peer.has_queue() => peer.send(&FromShim::LogGrew),
-                PeerRole::LogFollower | PeerRole::Unknown | PeerRole::Supervisor => {}
+        for peer in self.peers.iter_mut().filter(|peer| matches!(peer.role, PeerRole::Attached(_))) {
+            peer.send(&FromShim::Output { stream, bytes: bytes.to_vec() });
+        }
+        self.log_grew();
+    }
+
+    /// A tick to those who follow the log. One in the queue says as much as ten.
+    pub(crate) fn log_grew(&mut self) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.role == PeerRole::LogFollower) {
+            if !peer.has_queue() {
+                peer.send(&FromShim::LogGrew);
             }
         }
+    }
+
+    /// Whether somebody wants the program's output itself.
+    pub(crate) fn wants_bytes(&self) -> bool {
+        self.peers.iter().any(|peer| matches!(peer.role, PeerRole::Attached(_)))
     }
 
     /// Whether an attached client takes output slower than it comes.

@@ -109,7 +109,8 @@ fn start(
     hub: &mut Hub,
 ) -> Result<Running, StartError> {
     let Made { mut held, stdio, cgroups } = made;
-    let log = open_log(&ground.state, plan).step("open the log")?;
+    let mut log = open_log(&ground.state, plan).step("open the log")?;
+    log.settle().step("mend the log")?;
     let client_owns_input = plan.attach.is_some_and(|attach| attach.stdin);
     hub.created(held.pid, keepsakes(&held.pidfd, &stdio, client_owns_input).step("start the init")?);
     let started_at = wall_clock();

@@ -269,14 +269,40 @@ impl Running {
         }
     }
 
-    /// One read of the program's output, to the log and to who is attached.
+    /// Takes some of the program's output, to the log and to who is attached.
     fn pass_output(&mut self, stream: Stream, hub: &mut Hub) -> Read {
+        if let Some((fifo, available)) = self.parts.stdio.fifo(stream) {
+            if available == 0 {
+                return Read::Nothing;
+            }
+            if let Some(moved) = self.parts.log.move_from(stream, fifo, available) {
+                return self.show(stream, moved, hub);
+            }
+        }
+        // A terminal, or a log that takes nothing: the program must not wait for it.
         let read = self.parts.stdio.read(stream, &mut self.buffer);
         if let Read::Bytes(count) = read {
-            self.parts.log.append(stream, &self.buffer[..count]);
+            if self.parts.stdio.is_terminal() {
+                self.parts.log.append(stream, &self.buffer[..count]);
+            } else {
+                self.parts.log.lose(count);
+            }
             hub.output(stream, &self.buffer[..count]);
         }
         read
+    }
+
+    /// Gives what was logged to who is attached.
+    fn show(&mut self, stream: Stream, moved: usize, hub: &mut Hub) -> Read {
+        let bytes = &mut self.buffer[..moved];
+        if !hub.wants_bytes() {
+            hub.log_grew();
+        } else if let Err(error) = self.parts.log.read_back(bytes) {
+            tracing::warn!(%error, "the log cannot be read back, attached clients miss some output");
+        } else {
+            hub.output(stream, bytes);
+        }
+        if moved == 0 { Read::Nothing } else { Read::Bytes(moved) }
     }
 
     fn reap(&mut self) -> Result<Option<ExitReport>, SysError> {

@@ -98,6 +98,13 @@ impl Stdio {
         self.outputs.iter().map(|output| (output.stream, output.fd.as_fd()))
     }
 
+    /// The FIFO of a stream and the number of bytes in it; nothing for a terminal.
+    pub(crate) fn fifo(&self, stream: Stream) -> Option<(BorrowedFd<'_>, usize)> {
+        let output = self.outputs.iter().find(|output| output.stream == stream).filter(|_| !self.terminal)?;
+        let available = rustix::io::ioctl_fionread(&output.fd).ok()?;
+        Some((output.fd.as_fd(), usize::try_from(available).unwrap_or(0)))
+    }
+
     /// Reads what the program wrote.
     pub(crate) fn read(&self, stream: Stream, buffer: &mut [u8]) -> Read {
         let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else {
