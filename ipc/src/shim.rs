@@ -38,7 +38,7 @@ pub enum ToShim {
     /// Try the steps that are left now (supervisor only).
     RetryTeardown,
     /// First on fd 0 of `mysup-shim adopt`: go on for a dead shim whose init lives. The init's pidfd rides along, and
-    /// behind it the program's input where the supervisor has kept it.
+    /// behind it what the supervisor has kept.
     Adopt(AdoptOrder),
     /// The init of an adopted container was reaped by the supervisor; the status word of wait(2). Needed below
     /// Linux 6.15, where a pidfd does not tell.
@@ -84,8 +84,9 @@ pub struct TeardownOrder {
 /// From a shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromShim {
-    /// The init exists and waits; its pidfd rides with this message (to the supervisor only), and behind it the
-    /// program's input where that must outlive the shim (a terminal, or a standard input that no client owns).
+    /// The init exists and waits; its pidfd rides with this message (to the supervisor only), and behind it what must
+    /// outlive the shim of the program's input and output: a terminal's master, or both FIFOs and a standard input
+    /// that no client owns.
     Created {
         /// As seen from the shim's pid namespace.
         init_pid: u32,

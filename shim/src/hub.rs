@@ -28,8 +28,8 @@ pub(crate) struct Hub {
     /// Written by the handlers of SIGTERM, SIGINT and SIGHUP.
     signals: UnixStream,
     state: ShimReport,
-    /// What a supervisor holds for a shim that may come after this one: the init's pidfd, and behind it the program's
-    /// input if that is to outlive us.
+    /// What a supervisor holds for a shim that may come after this one: the init's pidfd, and behind it what is to
+    /// outlive us of the program's input and output.
     keepsakes: Vec<OwnedFd>,
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::Path,
 };
 
@@ -11,7 +14,7 @@ use mysup_ipc::{
     layout,
     plan::{ContainerPlan, Lifetime},
     record::{self, Durability},
-    shim::{AdoptOrder, ToShim},
+    shim::{AdoptOrder, TeardownOrder, ToShim},
     teardown::JournalEntry,
 };
 
@@ -39,7 +42,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
         (_, other) => return Err(protocol_error(&other)),
     };
     let pidfd = connection.take_descriptor().ok_or_else(|| missing("the pidfd"))?;
-    let kept_input = connection.take_descriptor();
+    let kept: Vec<OwnedFd> = std::iter::from_fn(|| connection.take_descriptor()).collect();
     log::install(order.state_dir.rsplit('/').next().unwrap_or_default());
     let lock = LifeLock::take(&order.state_dir)?;
     let run = rootfs::open_directory(&order.run_dir)?;
@@ -49,7 +52,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     let (pid, started_at) = released(&entries).ok_or_else(|| missing("the release of its program"))?;
     let mut hub = Hub::new(connection)?;
     hub.listen_again(&run);
-    let stdio = Stdio::reopen(run.as_fd(), &plan.process, kept_input)?;
+    let stdio = Stdio::reopen(run.as_fd(), &plan.process, kept)?;
     let keepsakes = keepsakes(&pidfd, &stdio, false)?;
     let parts = Parts {
         init: Init { pidfd, parent: Parent::another() },
@@ -122,24 +125,33 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
     };
     let keeps_record =
         !entries.iter().any(|entry| matches!(entry, JournalEntry::Begin { lifetime: Lifetime::Nothing, .. }));
-    if let Some(report) = order.exit {
-        let known = record::read::<ExitReport>(&Path::new(&order.state_dir).join(layout::EXIT));
-        // The first durable value wins: a dead shim that wrote one saw more than anybody after it.
-        let report = match known {
-            Ok(Some(known)) => known,
-            Ok(None) | Err(_) => {
-                if keeps_record {
-                    record::write(state.as_fd(), layout::EXIT, &report, Durability::Durable)
-                        .call(|| "write the exit record")?;
-                }
-                report
-            }
-        };
+    if let Some(report) = known_end(&order, &state, keeps_record)? {
         hub.exited(&report);
     }
     let places = Places { state_dir: order.state_dir, run_dir: order.run_dir, trash_dir: order.trash_dir };
     let teardown = Teardown::new(places, &entries, rootfs::open_directory("/proc")?, None, Vec::new())?;
     Ending::new(teardown, keeps_record.then_some(state.as_fd()), lock).run(hub)
+}
+
+/// How the container ended: the first durable value wins, since a dead shim that wrote one saw more than anybody after
+/// it; else what the supervisor saw, which becomes durable here.
+fn known_end(
+    order: &TeardownOrder,
+    state: &OwnedFd,
+    keeps_record: bool,
+) -> Result<Option<ExitReport>, SysError> {
+    let recorded = record::read::<ExitReport>(&Path::new(&order.state_dir).join(layout::EXIT));
+    match (recorded, &order.exit) {
+        (Ok(Some(recorded)), _) => Ok(Some(recorded)),
+        (Ok(None) | Err(_), Some(seen)) => {
+            if keeps_record {
+                record::write(state.as_fd(), layout::EXIT, seen, Durability::Durable)
+                    .call(|| "write the exit record")?;
+            }
+            Ok(Some(seen.clone()))
+        }
+        (Ok(None) | Err(_), None) => Ok(None),
+    }
 }
 
 /// Of a journal of another boot only files are acted on: its cgroups and mounts are somebody else's now, or nobody's.

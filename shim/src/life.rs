@@ -134,7 +134,7 @@ pub(crate) fn keepsakes(
     client_owns_input: bool,
 ) -> Result<Vec<OwnedFd>, SysError> {
     let mut keepsakes = vec![pidfd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?];
-    keepsakes.extend(stdio.lasting_input(client_owns_input)?);
+    keepsakes.extend(stdio.keepsakes(client_owns_input)?);
     Ok(keepsakes)
 }
 

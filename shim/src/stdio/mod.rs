@@ -66,16 +66,19 @@ impl Stdio {
         }
     }
 
-    /// Goes on with the input and output of a dead shim. What was in the FIFOs is still in them. `input` is what the
-    /// supervisor has kept: the pty's master, or where standard input is written.
+    /// Goes on with the input and output of a dead shim. What was in the FIFOs is still in them. `kept` is what the
+    /// supervisor has held, as [`Stdio::keepsakes`] gave it.
     pub(crate) fn reopen(
         run_directory: BorrowedFd<'_>,
         process: &ProcessPlan,
-        input: Option<OwnedFd>,
+        kept: Vec<OwnedFd>,
     ) -> Result<Self, SysError> {
+        let mut kept = kept.into_iter();
         if process.terminal.is_some() {
-            return pty::reopen(process.stdin, input);
+            return pty::reopen(process.stdin, kept.next());
         }
+        // The FIFOs were held so that their bytes outlive the program; they are opened by path.
+        let input = kept.nth(2);
         let mut stdio = Self { outputs: Vec::new(), input, terminal: false, kept: Vec::new() };
         for (stream, name) in [(Stream::Stdout, layout::STDOUT), (Stream::Stderr, layout::STDERR)] {
             let fd = open_at(run_directory, name, OFlags::RDONLY | OFlags::NONBLOCK)?;
@@ -85,12 +88,13 @@ impl Stdio {
         Ok(stdio)
     }
 
-    /// A copy of the program's input that must outlive the shim: a terminal's, or one that no client owns (whose end
-    /// would be the end of input).
-    pub(crate) fn lasting_input(&self, owned_by_client: bool) -> Result<Option<OwnedFd>, SysError> {
-        let master = self.outputs.first().map(|output| &output.fd).filter(|_| self.terminal);
-        let input = self.input.as_ref().filter(|_| !owned_by_client);
-        master.or(input).map(|fd| fd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")).transpose()
+    /// What must outlive the shim, for the supervisor to hold: the master of a terminal; or both FIFOs (a FIFO that
+    /// nobody has open forgets its bytes), and behind them the program's input, unless a client owns it, whose end would
+    /// be the end of input.
+    pub(crate) fn keepsakes(&self, client_owns_input: bool) -> Result<Vec<OwnedFd>, SysError> {
+        let outputs = self.outputs.iter().map(|output| &output.fd);
+        let input = self.input.as_ref().filter(|_| !client_owns_input && !self.terminal);
+        outputs.chain(input).map(|fd| fd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")).collect()
     }
 
     /// Descriptors to poll for reading, with the stream each carries.

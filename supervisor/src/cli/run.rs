@@ -163,7 +163,7 @@ fn code_of(
     wish: Wish,
     container: Option<&str>,
 ) -> Result<u8, CliError> {
-    while let (Ended::Lost, Some(container)) = (&ended, container) {
+    while let (Ended::Lost { .. }, Some(container)) = (&ended, container) {
         match connect_to_new_shim(instance, container)? {
             Some(shim) => ended = attach::again(shim, wish)?,
             None => break,
@@ -174,8 +174,10 @@ fn code_of(
         Ended::Detached => Ok(0),
         Ended::ReaderGone => Ok(OUTPUT_CUT),
         Ended::Interrupted(signal) => Ok(ExitStatus::Signal(signal).shell_code()),
-        Ended::Lost => match container {
-            Some(container) => ask_for_code(instance, container),
+        Ended::Lost { started } => match container.map(|container| ask_for_code(instance, container)) {
+            // Its supervisor died before it was made: there never was one.
+            Some(Err(CliError::StatusUnknown(_))) if !started => Err(CliError::NoAnswer),
+            Some(code) => code,
             None => Err(CliError::NoAnswer),
         },
     }

@@ -83,6 +83,9 @@ pub(crate) fn wait(instance: &Instance, args: &TargetArgs) -> Result<u8, CliErro
         if status == ExitStatus::Unknown {
             let reason = if error.is_empty() { String::new() } else { format!(": {error}") };
             output::complain(&format!("the exit status of container {container} is not known{reason}"));
+        } else if !error.is_empty() {
+            // It could not be started: the code says so, and this why.
+            output::complain(&error);
         }
         output::print_line(&status.shell_code().to_string())
     })

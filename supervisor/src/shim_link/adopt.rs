@@ -64,8 +64,7 @@ pub(super) async fn start(
         .map_err(|error| error.to_string())?
         .map_err(|error| chain(&error))?;
     let order = AdoptOrder { state_dir: text(&places.state), run_dir: text(&places.run) };
-    let descriptors: Vec<BorrowedFd<'_>> =
-        init.pidfd.iter().chain(init.input.iter()).map(AsFd::as_fd).collect();
+    let descriptors: Vec<BorrowedFd<'_>> = init.pidfd.iter().chain(&init.kept).map(AsFd::as_fd).collect();
     let talk = async {
         let mut shim = Framed::new(UnixStream::from_std(spawned.control)?);
         shim.send_with(&ToShim::Adopt(order), &descriptors, REPORT).await?;

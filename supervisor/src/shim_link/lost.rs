@@ -28,8 +28,8 @@ const NOT_STARTED: ExitStatus = ExitStatus::Code(128);
 pub(super) struct Init {
     /// While it lives.
     pub(super) pidfd: Option<OwnedFd>,
-    /// Its input, kept open for a shim that adopts.
-    pub(super) input: Option<OwnedFd>,
+    /// Of its input and output, held for a shim that adopts.
+    pub(super) kept: Vec<OwnedFd>,
     /// On the host.
     pub(super) pid: Option<u32>,
     /// When it was let go, nanoseconds since 1970.
@@ -45,7 +45,7 @@ impl Init {
     /// It has ended: nothing of it is held any more. A terminal of which we kept a side would keep its mount busy.
     pub(super) fn let_go(&mut self) {
         self.pidfd = None;
-        self.input = None;
+        self.kept.clear();
     }
 }
 

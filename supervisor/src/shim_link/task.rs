@@ -284,7 +284,7 @@ impl Working {
         self.task.children.forget(pid);
         self.init.pid = Some(pid);
         self.init.pidfd = shim.take_descriptor();
-        self.init.input = shim.take_descriptor();
+        self.init.kept = std::iter::from_fn(|| shim.take_descriptor()).collect();
         if self.init.pidfd.is_none() {
             tracing::warn!(pid, "an init came without its pidfd, continuing");
         }

@@ -69,7 +69,10 @@ pub(crate) enum Ended {
     /// A second INT or the like came before the program ran.
     Interrupted(u8),
     /// The shim is gone and did not say how the container ended.
-    Lost,
+    Lost {
+        /// It had said that the program runs.
+        started: bool,
+    },
 }
 
 /// Hears of the container's id and of the supervisor's warnings.
@@ -200,7 +203,7 @@ impl Attachment {
         match (self.failure.take(), self.status) {
             (Some(failure), _) => Err(failure.into()),
             (None, Some(status)) => Ok(Ended::Status(status)),
-            (None, None) => Ok(Ended::Lost),
+            (None, None) => Ok(Ended::Lost { started: self.started }),
         }
     }
 
