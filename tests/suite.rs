@@ -7,6 +7,7 @@ mod adoption;
 mod cgroup_layouts;
 mod cli;
 mod create_start;
+mod doctor;
 mod exec_errors;
 mod exit_status;
 mod fallbacks;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         teardown::cases(),
         teardown_busy::cases(),
         restart::cases(),
+        doctor::cases(),
         adoption::cases(),
         protocol::cases(),
         cgroup_layouts::cases(),

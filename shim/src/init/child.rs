@@ -477,6 +477,11 @@ fn execute(plan: &ChildPlan<'_>) -> Errno {
     // SAFETY: `argv` and `envp` are arrays of pointers to C strings that end with a null pointer, made in `spawn.rs`.
     unsafe {
         if let Some(executable) = plan.executable {
+            // Our reaper takes signals from a queue: one that comes before it is ready must wait there, not be dropped as
+            // PID 1's are when nothing handles them.
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
             let (argv, envp) = (plan.argv.as_ptr(), plan.envp.as_ptr());
             libc::syscall(libc::SYS_execveat, executable, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH);
             return last_errno();

@@ -7,6 +7,7 @@ mod args;
 mod attach;
 mod client;
 mod describe;
+mod doctor;
 mod error;
 mod filter;
 mod images;
@@ -90,6 +91,7 @@ pub(crate) fn run(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, F
         | Verb::Rmi(_)
         | Verb::Info(_)
         | Verb::Version(_)
+        | Verb::Doctor(_)
         | Verb::Shutdown(_) => Rule::Other,
     };
     swallow_reader_gone(dispatch(&line)).map_err(fail(rule))
@@ -133,6 +135,7 @@ fn dispatch(line: &CommandLine) -> Result<Outcome, CliError> {
         Verb::Rmi(args) => images::remove(instance, args)?,
         Verb::Info(args) => system::info(instance, args)?,
         Verb::Version(args) => system::version(instance, args)?,
+        Verb::Doctor(args) => doctor::doctor(instance, args)?,
         Verb::Shutdown(args) => system::shutdown(instance, args)?,
     };
     Ok(Outcome::Code(code))

@@ -1,6 +1,8 @@
 //! Verbs that do one thing to many containers: each name is printed as typed when it was done, an error ends none of
 //! the others, and the exit code is 1 if there was one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use mysup_ipc::{
     api::{Request, Response},
     error::{ErrorCode, WireError},
@@ -78,17 +80,20 @@ pub(crate) fn remove(instance: &Instance, args: &RemoveArgs) -> Result<u8, CliEr
 /// As [`stop`].
 pub(crate) fn wait(instance: &Instance, args: &TargetArgs) -> Result<u8, CliError> {
     let request = |container: &str| Request::Wait { container: container.to_owned() };
-    ask_each(instance, &args.containers, request, |container, answer| {
+    let unknown = AtomicBool::new(false);
+    let code = ask_each(instance, &args.containers, request, |container, answer| {
         let Response::Exited { status, error } = answer? else { return Err(CliError::WrongAnswer) };
         if status == ExitStatus::Unknown {
             let reason = if error.is_empty() { String::new() } else { format!(": {error}") };
             output::complain(&format!("the exit status of container {container} is not known{reason}"));
+            unknown.store(true, Ordering::Relaxed);
         } else if !error.is_empty() {
             // It could not be started: the code says so, and this why.
             output::complain(&error);
         }
         output::print_line(&status.shell_code().to_string())
-    })
+    })?;
+    Ok(if unknown.into_inner() { ExitStatus::Unknown.shell_code() } else { code })
 }
 
 /// `rename`; prints nothing.

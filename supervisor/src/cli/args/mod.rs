@@ -75,6 +75,8 @@ pub(crate) enum Verb {
     Info(FormatArgs),
     /// Show versions of client and supervisor
     Version(FormatArgs),
+    /// Find what is left that should not be there, and repair it
+    Doctor(DoctorArgs),
     /// End the supervisor; containers go on
     Shutdown(ShutdownArgs),
 }
@@ -284,6 +286,17 @@ pub(crate) struct RemoveImageArgs {
 pub(crate) struct FormatArgs {
     /// `json` or a template
     #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Let the supervisor repair what it can, and wait for it
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// `json`: an array of findings
+    #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
 }
 
