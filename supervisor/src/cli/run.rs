@@ -13,7 +13,7 @@ use mysup_ipc::{
     container::ContainerState,
     error::{ErrorCode, WireError},
     exit::ExitStatus,
-    id::ContainerId,
+    id::{ContainerId, ContainerName},
     layout,
 };
 
@@ -77,7 +77,7 @@ pub(crate) fn run(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
     });
     match ended {
         Ok(ended) => {
-            let container = known.or_else(|| name.map(String::from));
+            let container = known.or_else(|| own_container(instance, &ended, name.as_ref()));
             let code = code_of(instance, ended, wish, container.as_deref());
             if let Some(container) = container.filter(|_| args.container.rm) {
                 wait_until_removed(instance, &container);
@@ -181,6 +181,14 @@ fn code_of(
             None => Err(CliError::NoAnswer),
         },
     }
+}
+
+/// The container of a `run` whose supervisor died before it told the id. Only one that is known to run under this very
+/// name is ours: a name may look like the beginning of a stranger's id, or be a stranger's.
+fn own_container(instance: &Instance, ended: &Ended, name: Option<&ContainerName>) -> Option<String> {
+    let (Ended::Lost { started: true }, Some(name)) = (ended, name) else { return None };
+    let info = instance.connect().ok()?.inspect(name.as_str()).ok()?;
+    (info.name.as_ref() == Some(name)).then(|| info.id.as_str().to_owned())
 }
 
 /// `--rm`: as docker, name and id are free when this returns. The shim has taken everything down; the supervisor, if one
