@@ -170,15 +170,13 @@ fn set_up(plan: &ChildPlan<'_>) -> Done {
 /// Gives back what the clone copied: the lock that says the shim lives, the parent's end of our socket, and the
 /// dispositions of signals (ignored ones survive exec; the standard library ignores SIGPIPE).
 fn leave_parent(plan: &ChildPlan<'_>) {
-    // SAFETY: plain calls on numbers that this process copied from its parent; each is closed once. sigaction(2) and
-    // sigprocmask(2) read structures on this stack.
+    // SAFETY: numbers copied from the parent, each closed once; sigaction(2) and sigprocmask(2) read from this stack.
     unsafe {
         libc::close(plan.lock);
         libc::close(plan.parent_end);
         // Until exec nobody in the container may look into this copy of the shim (it is made dumpable again by exec).
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
-        // The kernel's own call: glibc's refuses signals 32 and 33, which whoever started us may ignore. All zero is
-        // SIG_DFL without flags; the mask has eight bytes.
+        // The kernel's own call: glibc's refuses signals 32 and 33, which whoever started us may ignore. Zero: SIG_DFL.
         let action = [0u64; 4];
         for signal in 1..=64 {
             libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null::<u64>(), 8usize);
@@ -477,8 +475,7 @@ fn execute(plan: &ChildPlan<'_>) -> Errno {
     // SAFETY: `argv` and `envp` are arrays of pointers to C strings that end with a null pointer, made in `spawn.rs`.
     unsafe {
         if let Some(executable) = plan.executable {
-            // Our reaper takes signals from a queue: one that comes before it is ready must wait there, not be dropped as
-            // PID 1's are when nothing handles them.
+            // Our reaper takes signals from a queue; one that comes before it is ready must wait there, not be dropped.
             let mut all: libc::sigset_t = std::mem::zeroed();
             libc::sigfillset(&raw mut all);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
