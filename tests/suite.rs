@@ -5,6 +5,9 @@
 
 mod adoption;
 mod cgroup_layouts;
+mod chaos_found;
+mod chaos_run;
+mod chaos_short;
 mod cli;
 mod create_start;
 mod doctor;
@@ -19,6 +22,8 @@ mod limits;
 mod listing;
 mod logs;
 mod names;
+mod no_hang;
+mod no_space;
 mod protocol;
 mod restart;
 mod setup;
@@ -26,6 +31,7 @@ mod shim_kill;
 mod storm;
 mod supervisor;
 mod supervisor_kill;
+mod sweep;
 mod teardown;
 mod teardown_busy;
 mod terminal;
@@ -37,7 +43,10 @@ mod volumes_refused;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cases = [
+    if let Some(code) = sweep::command() {
+        return code;
+    }
+    let mut cases = vec![
         tidy::cases(),
         supervisor::cases(),
         lifecycle::cases(),
@@ -68,5 +77,15 @@ fn main() -> ExitCode {
         storm::cases(),
         setup::cases(),
     ];
+    // Not part of `tests/run` before they pass reliably there (issue 3): MYSUP_TEST_PROOF=1 runs them too.
+    if std::env::var_os("MYSUP_TEST_PROOF").is_some() {
+        cases.extend([
+            sweep::cases(),
+            no_hang::cases(),
+            no_space::cases(),
+            chaos_found::cases(),
+            chaos_short::cases(),
+        ]);
+    }
     harness::runner::main(cases.into_iter().flatten().collect())
 }
