@@ -91,11 +91,13 @@ const NEVER_FAIL: &[(&str, &[&str])] = &[
 ];
 
 /// Calls that give only some of the errors, by their manual pages and the kernel's source: an event loop cannot go on
-/// after an error that cannot be, and tokio and std say so by a panic.
+/// after an error that cannot be, and tokio and std say so by a panic. Nor do these give EAGAIN when something is there:
+/// who waits for edges would wait for ever.
 const ERRORS: &[(&[&str], &[Errno])] = &[
-    (&["epoll_wait", "close"], &[Errno::EINTR]),
-    (&["recvfrom"], &[Errno::EAGAIN, Errno::EINTR]),
-    (&["poll", "recvmsg", "sendto", "sendmsg"], &[Errno::EAGAIN, Errno::EINTR, Errno::ENOMEM]),
+    (&["epoll_wait", "close", "recvfrom"], &[Errno::EINTR]),
+    (&["recvmsg", "sendto", "sendmsg"], &[Errno::EINTR, Errno::ENOMEM]),
+    (&["poll"], &[Errno::EAGAIN, Errno::EINTR, Errno::ENOMEM]),
+    (&["accept4"], &[Errno::EINTR, Errno::EMFILE, Errno::ENOMEM, Errno::EPERM]),
 ];
 
 /// Why a call never gives this error; `object` is what its first argument is open on.

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 
 use super::{
     calls,
-    cell::{Cell, Stage},
+    cell::{Cell, Outcome, Stage},
     options::Options,
     scenario::{Scenario, Victim},
     tracer::{Act, Seen},
@@ -49,7 +49,7 @@ pub(super) fn plan(
     options: &Options,
 ) -> Result<Plan, String> {
     let clean = Cell { scenario, victim, act: Act::Count };
-    let (seen, result) = stage.run(clean, options.seed);
+    let Outcome { seen, result, .. } = stage.run(clean, options.seed);
     result.map_err(|error| format!("the clean run of {scenario} with {victim} failed: {error}"))?;
     let mut plan = Plan { boundaries: seen.calls.len(), skipped: BTreeMap::new(), cells: Vec::new() };
     // Runs differ a little: some more, so that the last boundary of a longer one is met, too.
@@ -244,13 +244,13 @@ impl Campaign<'_> {
     }
 
     fn run_cell(&self, stage: &Stage<'_>, cell: Cell) -> bool {
-        let (seen, result) = stage.run(cell, self.options.seed);
+        let Outcome { acted, result, .. } = stage.run(cell, self.options.seed);
         let mut all = lock(&self.figures);
         let figures = all.entry((cell.victim, cell.scenario)).or_default();
         figures.run += 1;
-        figures.reached += usize::from(seen.acted.is_some());
+        figures.reached += usize::from(acted.is_some());
         let Err(error) = result else { return false };
-        let at = seen.acted.unwrap_or_else(|| "a boundary that was not reached".to_owned());
+        let at = acted.unwrap_or_else(|| "a boundary that was not reached".to_owned());
         let command = cell.command(self.options.seed);
         let text = format!("FAILED {command}\n  before {at}\n  {}", error.replace('\n', "\n  "));
         say(&text);

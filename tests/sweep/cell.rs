@@ -1,11 +1,11 @@
 //! One run of one scenario with one fault at one boundary, from a clean instance to a clean instance.
 
-use std::{fs, panic::AssertUnwindSafe, path::PathBuf};
+use std::{fs, panic::AssertUnwindSafe, path::PathBuf, sync::PoisonError};
 
 use super::{
     oracle::{self, Fault, Question},
     scenario::{self, NAME, Scenario, Victim},
-    tracer::{Act, Seen, Tracer},
+    tracer::{Act, Acted, Seen, Tracer},
 };
 use crate::harness::{
     Sandbox,
@@ -56,6 +56,17 @@ impl Cell {
     }
 }
 
+/// What became of a cell.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The calls of the victim.
+    pub(super) seen: Seen,
+    /// The call at which something was done, in words; nothing if the victim never came to it.
+    pub(super) acted: Option<String>,
+    /// What is wrong, in words.
+    pub(super) result: Result<(), String>,
+}
+
 /// An instance with volumes in which cell after cell is run.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
@@ -80,13 +91,11 @@ impl<'a> Stage<'a> {
         Stage { sandbox, kept }
     }
 
-    /// Runs a cell and judges it.
-    ///
-    /// # Errors
-    /// What is wrong, in words. The stage is not fit for another cell then.
-    pub(super) fn run(&self, cell: Cell, seed: u64) -> (Seen, Result<(), String>) {
-        let mut seen = Seen::default();
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| self.try_run(cell, seed, &mut seen)));
+    /// Runs a cell and judges it. After an error the stage is not fit for another cell.
+    pub(super) fn run(&self, cell: Cell, seed: u64) -> Outcome {
+        let (mut seen, acted) = (Seen::default(), Acted::default());
+        let result =
+            std::panic::catch_unwind(AssertUnwindSafe(|| self.try_run(cell, seed, &mut seen, &acted)));
         let result = result.map_err(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str);
             text.or_else(|| payload.downcast_ref::<&str>().copied())
@@ -95,10 +104,11 @@ impl<'a> Stage<'a> {
         });
         let trouble =
             seen.trouble.clone().map_or(Ok(()), |trouble| Err(format!("the tracer failed: {trouble}")));
-        (seen, result.and(trouble))
+        let acted = acted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Outcome { seen, acted, result: result.and(trouble) }
     }
 
-    fn try_run(&self, cell: Cell, seed: u64, seen: &mut Seen) {
+    fn try_run(&self, cell: Cell, seed: u64, seen: &mut Seen, acted: &Acted) {
         let Cell { scenario, victim, act } = cell;
         let sandbox = self.sandbox;
         let name = format!("{scenario} {victim} {}", cell.at());
@@ -112,7 +122,7 @@ impl<'a> Stage<'a> {
         let target = scenario::prepare(sandbox, scenario, victim, code);
         let decoys = (scenario.has_container_before() && scenario != Scenario::Remove)
             .then(|| Decoys::beside(sandbox, &sandbox.ok(&["inspect", "-f", "{{.Id}}", NAME])));
-        let tracer = Tracer::start(&target, act);
+        let tracer = Tracer::start(&target, act, acted);
         let done = scenario::act(sandbox, scenario, victim, code, &tracer);
         *seen = tracer.finish();
         sandbox.use_program(crate::harness::command::program().to_owned());

@@ -65,9 +65,9 @@ fn sample(
     let stage = Stage::new(sandbox);
     let plan = campaign::plan(&stage, scenario, victim, &options).unwrap_or_else(|error| panic!("{error}"));
     for cell in plan.cells {
-        let (seen, result) = stage.run(cell, seed);
-        if let Err(error) = result {
-            panic!("{}\nbefore {:?}\n{error}", cell.command(seed), seen.acted);
+        let outcome = stage.run(cell, seed);
+        if let Err(error) = outcome.result {
+            panic!("{}\nbefore {:?}\n{error}", cell.command(seed), outcome.acted);
         }
     }
 }

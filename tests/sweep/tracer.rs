@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
@@ -57,13 +57,14 @@ pub(super) enum Target {
 pub(super) struct Seen {
     /// The number of every call, in order.
     pub(super) calls: Vec<u64>,
-    /// The call at which something was done, in words.
-    pub(super) acted: Option<String>,
     /// Whether the victim ended while it was looked at.
     pub(super) ended: bool,
     /// What went wrong with the tracing itself.
     pub(super) trouble: Option<String>,
 }
+
+/// The call at which something was done, as soon as it was.
+pub(super) type Acted = Arc<Mutex<Option<String>>>;
 
 /// A thread that traces: ptrace binds a tracee to the thread that seized it.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ pub(super) struct Tracer {
 impl Tracer {
     /// Begins; a running victim is traced when this returns.
     #[track_caller]
-    pub(super) fn start(target: &Target, act: Act) -> Tracer {
+    pub(super) fn start(target: &Target, act: Act, acted: &Acted) -> Tracer {
         let over = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicUsize::new(0));
         let victim = Arc::new(AtomicUsize::new(0));
@@ -89,6 +90,7 @@ impl Tracer {
             counting: false,
             victim: Pid::from_raw(0),
             failing: None,
+            acted: Arc::clone(acted),
             seen: Seen::default(),
         };
         let (shared, wanted) = (Arc::clone(&victim), target.clone());
@@ -161,6 +163,7 @@ struct Work {
     victim: Pid,
     /// The thread whose call is being replaced by an error.
     failing: Option<(Pid, Errno)>,
+    acted: Acted,
     seen: Seen,
 }
 
@@ -295,6 +298,10 @@ impl Work {
         Ok(())
     }
 
+    fn tell(&self, acted: String) {
+        *self.acted.lock().unwrap_or_else(PoisonError::into_inner) = Some(acted);
+    }
+
     fn is_impossible(&self, thread: Pid, registers: &user_regs_struct, error: Errno) -> bool {
         let object = fs::read_link(format!("/proc/{thread}/fd/{}", registers.rdi)).unwrap_or_default();
         calls::reason_against(registers.orig_rax, &object.to_string_lossy(), error).is_some()
@@ -304,11 +311,11 @@ impl Work {
         let here = self.seen.calls.len();
         match self.act {
             Act::Kill(at) if at == here => {
-                self.seen.acted = Some(describe(thread, &registers));
+                self.tell(describe(thread, &registers));
                 processes::signal(self.victim.as_raw(), rustix::process::Signal::KILL);
             }
             Act::Fail(at, error) if at == here && !self.is_impossible(thread, &registers, error) => {
-                self.seen.acted = Some(describe(thread, &registers));
+                self.tell(describe(thread, &registers));
                 self.failing = Some((thread, error));
                 ptrace::setregs(thread, user_regs_struct { orig_rax: u64::MAX, ..registers })?;
             }

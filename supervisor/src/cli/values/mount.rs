@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     fn cwd() -> &'static Path {
-        Path::new("/work")
+        Path::new("/here")
     }
 
     fn bind(source: &str, destination: &str, read_only: bool, create: bool) -> MountPlan {
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn volumes_are_binds() {
         assert_eq!(volume("/a:/b", cwd()), Ok(bind("/a", "/b", false, true)));
-        assert_eq!(volume("./a:/b:ro", cwd()), Ok(bind("/work/a", "/b", true, true)));
+        assert_eq!(volume("./a:/b:ro", cwd()), Ok(bind("/here/a", "/b", true, true)));
         assert_eq!(volume("../a:/b/:rw", cwd()), Ok(bind("/a", "/b", false, true)));
         for bad in [
             "/a",
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(mount("type=bind,src=/a,dst=/b,readonly", cwd()), Ok(bind("/a", "/b", true, false)));
         assert_eq!(
             mount("type=bind,source=./a,target=/b,ro=false", cwd()),
-            Ok(bind("/work/a", "/b", false, false))
+            Ok(bind("/here/a", "/b", false, false))
         );
         for bad in [
             "type=bind,dst=/b",

@@ -18,7 +18,7 @@ fn image() -> ImageConfig {
         env: vec!["PATH=/image".into(), "A=1".into()],
         cmd: vec!["cmd".into()],
         entrypoint: vec!["entry".into()],
-        workdir: "/work/../w".into(),
+        workdir: "/here/../w".into(),
         user: "nobody".into(),
         stop_signal: Some("SIGQUIT".into()),
         ..ImageConfig::default()
