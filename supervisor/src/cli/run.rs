@@ -198,12 +198,26 @@ fn wait_until_removed(instance: &Instance, container: &str) {
     while let Ok(Some(mut client)) = instance.connect_running() {
         let left = deadline.saturating_duration_since(Instant::now());
         match client.inspect_within(container, left) {
-            Ok(info) if info.state == ContainerState::TearingDown && !left.is_zero() => {
+            Ok(info) if !left.is_zero() && !needs_attention(&info.state) => {
                 std::thread::sleep(REMOVAL_PAUSE);
             }
             // Gone; or it is left over, which was said; or the supervisor is stuck, which is not our container's fault.
             Ok(_) | Err(_) => return,
         }
+    }
+}
+
+/// Whether a container stays as it is until somebody does something. In any other state the supervisor has only not heard
+/// yet what we have heard: under load not even of the start.
+fn needs_attention(state: &ContainerState) -> bool {
+    match state {
+        ContainerState::Leftover | ContainerState::Unreachable | ContainerState::Damaged(_) => true,
+        ContainerState::Created
+        | ContainerState::Starting
+        | ContainerState::Running { .. }
+        | ContainerState::Stopping { .. }
+        | ContainerState::TearingDown
+        | ContainerState::Exited => false,
     }
 }
 

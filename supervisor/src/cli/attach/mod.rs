@@ -44,7 +44,7 @@ use super::{
 /// Most bytes of one read of the user's input.
 const INPUT_CHUNK: usize = 32 << 10;
 /// How long the supervisor's answer is waited for when the container has ended already: it has warnings and the id.
-const ANSWER_AFTER_END: Duration = Duration::from_secs(1);
+const ANSWER_AFTER_END: Duration = Duration::from_secs(5);
 /// How long the supervisor may take to say what went wrong when the shim has hung up.
 const ANSWER_AFTER_LOSS: Duration = Duration::from_secs(60);
 
