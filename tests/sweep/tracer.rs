@@ -39,7 +39,7 @@ pub(super) enum Act {
     Count,
     /// SIGKILL; the call does not happen.
     Kill(usize),
-    /// The call does not happen and returns this error.
+    /// The call does not happen and returns this error; close(2) happens all the same.
     Fail(usize, Errno),
 }
 
@@ -317,7 +317,10 @@ impl Work {
             Act::Fail(at, error) if at == here && !self.is_impossible(thread, &registers, error) => {
                 self.tell(describe(thread, &registers));
                 self.failing = Some((thread, error));
-                ptrace::setregs(thread, user_regs_struct { orig_rax: u64::MAX, ..registers })?;
+                // Whatever close(2) says, the descriptor is closed: so says Linux.
+                if calls::name(registers.orig_rax) != "close" {
+                    ptrace::setregs(thread, user_regs_struct { orig_rax: u64::MAX, ..registers })?;
+                }
             }
             Act::Count | Act::Kill(_) | Act::Fail(..) => {}
         }
