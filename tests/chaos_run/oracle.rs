@@ -287,9 +287,9 @@ impl Round<'_> {
             format!("after line {in_order} comes {seen:?} of {} lines", lines.len())
         } else if in_order > most {
             format!("{in_order} lines of {most} records")
-        } else if in_order < least && (fate.unread || fate.unseen) {
-            // Nobody can read what was in a FIFO when both its ends were dead, or was written to a terminal that nobody
-            // held.
+        } else if in_order < least && (fate.unseen || fate.unread && self.spec(number).terminal) {
+            // Nobody can read what was in a FIFO when program, shim and supervisor were dead. What a shim had read of a
+            // terminal, and not yet written, dies with it; FIFOs are spliced.
             return;
         } else if in_order < least {
             format!("ends with line {in_order}, {least} were printed")

@@ -41,7 +41,7 @@ pub(crate) struct Fate {
     pub(crate) client_killed: bool,
     /// There was a moment without a supervisor that knows it and without a shim.
     pub(crate) unseen: bool,
-    /// Its first process may have ended while its shim was dead: nobody read its output.
+    /// Its first process may have ended while its shim was dead: nobody read its terminal.
     pub(crate) unread: bool,
     /// When it was first asked to stop.
     pub(crate) stopped_at: Option<Instant>,
