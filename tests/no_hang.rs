@@ -12,7 +12,7 @@ use mysup_ipc::{api::Request, blocking::Connection};
 use rustix::process::Signal;
 
 use crate::{
-    harness::{Case, Sandbox, inspect, processes, wait_until},
+    harness::{Case, Sandbox, inspect, processes, skip, wait_until},
     no_space::{Disk, Full},
 };
 
@@ -24,6 +24,8 @@ pub(crate) fn cases() -> Vec<Case> {
         stopped_client_in_the_foreground_holds_its_own_program_only,
         client_that_never_reads_does_not_hold_others,
         full_state_root_does_not_hold_anybody_and_keeps_codes,
+        full_state_root_on_ext4_keeps_codes,
+        exit_record_that_cannot_be_written_is_waited_for,
         full_log_disk_does_not_hold_the_program,
         read_only_state_root_is_told_and_heals,
     ]
@@ -155,7 +157,39 @@ fn client_that_never_reads_does_not_hold_others(sandbox: &Sandbox) {
 }
 
 fn full_state_root_does_not_hold_anybody_and_keeps_codes(sandbox: &Sandbox) {
-    let disk = Disk::tmpfs(sandbox);
+    full_state_root(sandbox, Disk::tmpfs(sandbox));
+}
+
+fn full_state_root_on_ext4_keeps_codes(sandbox: &Sandbox) {
+    let Some(disk) = Disk::ext4(sandbox) else { skip("no mkfs.ext4, or no loop device can be had") };
+    full_state_root(sandbox, disk);
+}
+
+/// Whatever keeps it from being written: here the name is taken by a directory.
+fn exit_record_that_cannot_be_written_is_waited_for(sandbox: &Sandbox) {
+    let code = sandbox.exit_code();
+    sandbox.start_obedient("one", &[], code);
+    let state = sandbox.state_directory("one");
+    fs::create_dir(state.join("exit")).expect("the sandbox is ours");
+    sandbox.stop_unfinished("one");
+    sandbox.wait_status("one", "leftover");
+    assert_eq!(sandbox.ok(&["wait", "one"]), code.to_string(), "it is told all the same");
+    let told = sandbox.ok(&["ps", "-a", "--no-trunc"]);
+    assert!(told.contains("write the exit record"), "what it waits for is said\n{told}");
+    // Who goes on for a shim that could not write it owes it, too.
+    let shim = sandbox.shim_pid("one");
+    processes::signal(shim, Signal::KILL);
+    wait_until("another shim takes it down", || {
+        processes::lock_holder(&state.join("lock")).is_some_and(|pid| pid != shim)
+    });
+    sandbox.wait_status("one", "leftover");
+    fs::remove_dir(state.join("exit")).expect("it is ours");
+    sandbox.wait_status("one", "exited");
+    sandbox.kill_supervisor();
+    assert_eq!(inspect::number(&sandbox.inspect("one"), "State.ExitCode"), i64::from(code));
+}
+
+fn full_state_root(sandbox: &Sandbox, disk: Disk) {
     let code = sandbox.exit_code();
     sandbox.start_obedient("one", &[], code);
     sandbox.start_obedient("two", &[], 5);

@@ -52,7 +52,7 @@ impl Disk {
 
     /// An ext4 in a file, without blocks set aside for root; nothing if that cannot be had here.
     #[track_caller]
-    fn ext4(sandbox: &Sandbox) -> Option<Disk> {
+    pub(crate) fn ext4(sandbox: &Sandbox) -> Option<Disk> {
         let file = sandbox.place("ext4");
         File::create(&file).and_then(|file| file.set_len(64 << 20)).expect("the sandbox is ours");
         let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-N", "3000"]).arg(&file).status();

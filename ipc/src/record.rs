@@ -1,6 +1,7 @@
 //! Small records on disk: written whole or not at all.
 //!
 //! temporary file, fsync, rename, fsync of the directory (rename(2) alone may leave an empty file after a power cut).
+//! What must be written however full the disk is has its temporary file made before: it is overwritten where it is.
 
 use std::{
     fs::File,
@@ -58,6 +59,33 @@ pub enum ReadError {
     },
 }
 
+/// Makes room for a record of at most `bytes` bytes: what [`replace`] needs is then there, with a disk that is full or has
+/// no inode left. The name, too: the directory has space for an entry when the temporary one had.
+///
+/// # Errors
+/// Any error of the file system; nothing is left then.
+pub fn reserve(directory: BorrowedFd<'_>, name: &str, bytes: usize) -> io::Result<()> {
+    let mut file = open_temporary(directory, name)?;
+    // Written, not fallocate(2): a written block can be overwritten, one that was only set aside may have to be split.
+    let reserved = file.write_all(&vec![0; bytes]);
+    if reserved.is_err() {
+        // Best effort: it is in nobody's way.
+        let _ = unistd::unlinkat(directory, temporary(name).as_str(), unistd::UnlinkatFlags::NoRemoveDir);
+    }
+    reserved
+}
+
+fn temporary(name: &str) -> String {
+    format!("{name}.tmp")
+}
+
+/// Not truncated: what [`reserve`] has made is there to be overwritten.
+fn open_temporary(directory: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    Ok(File::from(fcntl::openat(directory, temporary(name).as_str(), flags, mode)?))
+}
+
 /// Replaces the file `name` in `directory` with `bytes`, mode 0600.
 ///
 /// # Errors
@@ -68,15 +96,13 @@ pub fn replace(
     bytes: &[u8],
     durability: Durability,
 ) -> io::Result<()> {
-    let temporary = format!("{name}.tmp");
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let mut file = File::from(fcntl::openat(directory, temporary.as_str(), flags, mode)?);
+    let mut file = open_temporary(directory, name)?;
     file.write_all(bytes)?;
+    file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
     if durability == Durability::Durable {
         file.sync_all()?;
     }
-    fcntl::renameat(directory, temporary.as_str(), directory, name)?;
+    fcntl::renameat(directory, temporary(name).as_str(), directory, name)?;
     if durability == Durability::Durable {
         unistd::fsync(directory)?;
     }
@@ -117,5 +143,36 @@ pub fn read<M: Message>(path: &Path) -> Result<Option<M>, ReadError> {
     match decoder.next_frame().map_err(|error| damaged(error.into()))? {
         Some(frame) => Ok(Some(M::from_frame(&frame).map_err(damaged)?)),
         None => Err(ReadError::Short { path: label() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::exit::{ExitReport, ExitStatus};
+
+    #[test]
+    fn a_record_in_reserved_room_is_just_as_long_as_it_is() {
+        let place = std::env::temp_dir().join(format!("record-room-{}", std::process::id()));
+        std::fs::create_dir(&place).expect("mkdir");
+        let directory = File::open(&place).expect("open");
+        reserve(directory.as_fd(), "exit", 4096).expect("room");
+        assert!(!place.join("exit").exists(), "room is no record");
+        assert_eq!(std::fs::metadata(place.join("exit.tmp")).expect("stat").len(), 4096);
+        let report = ExitReport {
+            status: ExitStatus::Code(7),
+            oom_killed: false,
+            started_at: Some(1),
+            finished_at: 2,
+            error: String::new(),
+        };
+        write(directory.as_fd(), "exit", &report, Durability::Durable).expect("written");
+        assert_eq!(std::fs::read(place.join("exit")).expect("read"), report.to_frame().expect("short"));
+        assert_eq!(read::<ExitReport>(&place.join("exit")).expect("read"), Some(report));
+        assert_eq!(std::fs::read_dir(&place).expect("read").count(), 1);
+        std::fs::remove_file(place.join("exit")).expect("unlink");
+        std::fs::remove_dir(place).expect("rmdir");
     }
 }

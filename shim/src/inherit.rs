@@ -13,7 +13,7 @@ use mysup_ipc::{
     exit::ExitReport,
     layout,
     plan::{ContainerPlan, Lifetime},
-    record::{self, Durability},
+    record,
     shim::{AdoptOrder, TeardownOrder, ToShim},
     teardown::JournalEntry,
 };
@@ -23,13 +23,13 @@ use crate::{
     ending::Ending,
     error::{Call, SysError},
     hub::Hub,
-    life::{Remains, finish, first_message, keepsakes, open_log, protocol_error},
+    life::{Remains, finish, first_message, first_write, keepsakes, open_log, protocol_error},
     log,
     prepare::LifeLock,
     rootfs,
     running::{Init, Parent, Parts, Running},
     stdio::Stdio,
-    teardown::{Places, Teardown, boot_id, journal},
+    teardown::{OwedRecord, Places, Teardown, boot_id, journal},
 };
 
 /// Goes on with a container whose shim died and whose init lives.
@@ -125,32 +125,36 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
     };
     let keeps_record =
         !entries.iter().any(|entry| matches!(entry, JournalEntry::Begin { lifetime: Lifetime::Nothing, .. }));
-    if let Some(report) = known_end(&order, &state, keeps_record)? {
+    let mut owed = OwedRecord::default();
+    if let Some((report, origin)) = known_end(&order) {
+        if keeps_record && origin == Origin::Seen {
+            owed = first_write(&state, &report)?;
+        }
         hub.exited(&report);
     }
     let places = Places { state_dir: order.state_dir, run_dir: order.run_dir, trash_dir: order.trash_dir };
-    let teardown = Teardown::new(places, &entries, rootfs::open_directory("/proc")?, None, Vec::new())?;
+    let proc = rootfs::open_directory("/proc")?;
+    let teardown = Teardown::new(places, &entries, proc, None, Vec::new(), owed)?;
     Ending::new(teardown, keeps_record.then_some(state.as_fd()), lock).run(hub)
 }
 
+/// Where it is known from how a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Its exit record.
+    Record,
+    /// The supervisor saw it.
+    Seen,
+}
+
 /// How the container ended: the first durable value wins, since a dead shim that wrote one saw more than anybody after
-/// it; else what the supervisor saw, which becomes durable here.
-fn known_end(
-    order: &TeardownOrder,
-    state: &OwnedFd,
-    keeps_record: bool,
-) -> Result<Option<ExitReport>, SysError> {
+/// it; else what the supervisor saw.
+fn known_end(order: &TeardownOrder) -> Option<(ExitReport, Origin)> {
     let recorded = record::read::<ExitReport>(&Path::new(&order.state_dir).join(layout::EXIT));
     match (recorded, &order.exit) {
-        (Ok(Some(recorded)), _) => Ok(Some(recorded)),
-        (Ok(None) | Err(_), Some(seen)) => {
-            if keeps_record {
-                record::write(state.as_fd(), layout::EXIT, seen, Durability::Durable)
-                    .call(|| "write the exit record")?;
-            }
-            Ok(Some(seen.clone()))
-        }
-        (Ok(None) | Err(_), None) => Ok(None),
+        (Ok(Some(recorded)), _) => Some((recorded, Origin::Record)),
+        (Ok(None) | Err(_), Some(seen)) => Some((seen.clone(), Origin::Seen)),
+        (Ok(None) | Err(_), None) => None,
     }
 }
 

@@ -17,9 +17,7 @@ use mysup_ipc::{
     blocking::{Connection, Received},
     error::ErrorCode,
     exit::{ExitReport, ExitStatus},
-    layout,
     plan::{ContainerPlan, Lifetime},
-    record::{self, Durability},
     shim::{FromShim, ToShim},
     teardown::JournalEntry,
 };
@@ -36,7 +34,7 @@ use crate::{
     running::{Init, Parent, Parts, Running},
     stdio::{Stdio, log_file::LogFile},
     sys::time::wall_clock,
-    teardown::{Places, Teardown},
+    teardown::{OwedRecord, Places, Teardown},
 };
 
 /// A supervisor that starts a shim and then says nothing for so long is dead or broken.
@@ -185,20 +183,36 @@ pub(crate) fn finish(
     mut hub: Hub,
 ) -> Result<(), SysError> {
     let record_in = (plan.lifetime != Lifetime::Nothing).then_some(remains.state.as_fd());
-    if let Some(state) = record_in {
-        let written = record::write(state, layout::EXIT, report, Durability::Durable);
-        if let Err(error) = written {
-            tracing::error!(%error, "the exit record cannot be written, the status is only told");
-        }
-    }
+    let owed = match record_in {
+        Some(_) => first_write(&remains.state, report)?,
+        None => OwedRecord::default(),
+    };
     hub.exited(report);
     let places = Places {
         state_dir: plan.state_dir.clone(),
         run_dir: plan.run_dir.clone(),
         trash_dir: plan.trash_dir.clone(),
     };
-    let teardown = Teardown::new(places, &remains.entries, remains.proc, remains.host, remains.cgroups)?;
+    let teardown =
+        Teardown::new(places, &remains.entries, remains.proc, remains.host, remains.cgroups, owed)?;
     Ending::new(teardown, record_in, remains.lock).run(hub)
+}
+
+/// Writes the exit record. One that cannot be written now is owed if a program ran; the failure of a start is told, and
+/// the supervisor records it if it can.
+pub(crate) fn first_write(state: &OwnedFd, report: &ExitReport) -> Result<OwedRecord, SysError> {
+    let mut owed = OwedRecord::new(state, report)?;
+    match owed.write() {
+        Ok(()) => {}
+        Err(error) if report.started_at.is_some() => {
+            tracing::error!("{}", crate::error::chain(&error));
+        }
+        Err(error) => {
+            tracing::warn!("{}, continuing without it", crate::error::chain(&error));
+            return Ok(OwedRecord::default());
+        }
+    }
+    Ok(owed)
 }
 
 /// Waits a bounded time in the event loop; shared by the phases.

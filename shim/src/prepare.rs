@@ -7,7 +7,7 @@ use std::os::{
 
 use mysup_ipc::{
     layout,
-    plan::ContainerPlan,
+    plan::{ContainerPlan, Lifetime},
     record::{self, Durability},
     shim::ToShim,
     teardown::JournalEntry,
@@ -25,7 +25,7 @@ use crate::{
     namespace::{self, HostNamespace},
     rootfs::{self, DetachedRoot, HostDevices, Sources},
     stdio::Stdio,
-    teardown::{boot_id, journal::Journal},
+    teardown::{OwedRecord, boot_id, journal::Journal},
     user,
 };
 
@@ -64,11 +64,14 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Opens the directories, begins the journal, keeps the plan for a shim that may have to adopt, and listens.
+    /// Opens the directories, makes room for the record of the end, begins the journal, keeps the plan for a shim that may have to adopt, and listens.
     pub(crate) fn prepare(plan: &ContainerPlan) -> Result<Self, SysError> {
         let run = rootfs::open_directory(&plan.run_dir)?;
         let state = rootfs::open_directory(&plan.state_dir)?;
         let proc = rootfs::open_directory("/proc")?;
+        if plan.lifetime != Lifetime::Nothing {
+            OwedRecord::reserve(&state)?;
+        }
         let mut journal = Journal::create(run.as_fd())?;
         journal.append(&JournalEntry::Begin { boot_id: boot_id(), lifetime: plan.lifetime })?;
         let kept = ToShim::Plan(Box::new(plan.clone()));

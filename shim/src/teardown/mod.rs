@@ -7,6 +7,7 @@
 mod holders;
 pub(crate) mod journal;
 mod layers;
+mod owed;
 pub(crate) mod sweep;
 mod unmount;
 
@@ -26,6 +27,7 @@ use rustix::{
     io::Errno,
 };
 
+pub(crate) use self::owed::OwedRecord;
 use crate::{
     cgroup::{self, Directory},
     error::{SysError, chain},
@@ -59,6 +61,8 @@ pub(crate) struct Teardown {
     host: Option<HostNamespace>,
     /// /proc of the host, which cannot be reached by path in the private namespace.
     proc: OwnedFd,
+    /// The exit record, if it is to be on disk before the run directory goes.
+    owed: OwedRecord,
     report: TeardownReport,
     /// Failures of the attempt before this one: what failed in the same way is not told again.
     failed_before: Vec<TeardownStep>,
@@ -87,6 +91,7 @@ impl Teardown {
         proc: OwnedFd,
         host: Option<HostNamespace>,
         cgroups: Vec<Directory>,
+        owed: OwedRecord,
     ) -> Result<Self, SysError> {
         let mut teardown = Self {
             places,
@@ -96,6 +101,7 @@ impl Teardown {
             has_mountpoint: false,
             host,
             proc,
+            owed,
             report: TeardownReport::default(),
             failed_before: Vec::new(),
         };
@@ -142,8 +148,11 @@ impl Teardown {
             return false;
         }
         let run_dir = self.places.run_dir.clone();
-        let gone = self
-            .step(StepKind::RunDirectory, &run_dir, told, |this| layers::remove_run_directory(&this.places));
+        let gone = self.step(StepKind::RunDirectory, &run_dir, told, |this| {
+            // Without it nothing would say that there is an end to be known.
+            this.owed.write()?;
+            layers::remove_run_directory(&this.places)
+        });
         if self.lifetime != Lifetime::Nothing {
             return gone;
         }

@@ -88,6 +88,8 @@ struct Working {
     ended: bool,
     /// How the container of a dead shim ended: told once the teardown shim has made it durable.
     ending: Option<ExitReport>,
+    /// The end that was told. Whoever goes on for a shim that could not record it must.
+    exit: Option<ExitReport>,
     /// When the shim is called silent, and what it was asked.
     quiet: Option<(Instant, &'static str)>,
     /// Teardown processes started so far.
@@ -104,6 +106,7 @@ impl Task {
             init: Init::default(),
             ended: false,
             ending: None,
+            exit: None,
             quiet: None,
             teardowns: 0,
             adopted: None,
@@ -254,6 +257,10 @@ impl Working {
                 self.ended = true;
                 self.init.let_go();
                 self.quiet = Some((Instant::now() + STEP, "to take down its container"));
+                if self.exit.replace(report.clone()).is_some() {
+                    // A second shim says what the first one has said.
+                    return std::ops::ControlFlow::Continue(());
+                }
                 Event::Exited(report)
             }
             FromShim::Step(step) => {
@@ -293,6 +300,7 @@ impl Working {
     fn know_report(&mut self, shim: &mut Framed, report: &ShimReport) {
         self.init.started_at = report.started_at;
         self.ended = report.exit.is_some();
+        self.exit.clone_from(&report.exit);
         self.quiet = None;
         match report.init_pid {
             Some(pid) => self.know_init(shim, pid),
@@ -449,7 +457,7 @@ impl Working {
             state_dir: text(&self.task.places.state),
             run_dir: text(&self.task.places.run),
             trash_dir: text(&self.task.places.trash),
-            exit: self.ending.clone(),
+            exit: self.ending.as_ref().or(self.exit.as_ref()).cloned(),
         };
         self.greet(spawned, &ToShim::Teardown(order), SEND)
             .await
@@ -481,7 +489,9 @@ impl Working {
         let recorded =
             tokio::task::spawn_blocking(move || lost::recorded_exit(&places)).await.unwrap_or(None);
         self.ended = true;
-        self.task.events.say(Event::Exited(recorded.unwrap_or(seen))).await;
+        let report = recorded.unwrap_or(seen);
+        self.exit = Some(report.clone());
+        self.task.events.say(Event::Exited(report)).await;
     }
 }
 

@@ -1,0 +1,44 @@
+//! The exit record, until it is on disk. Its room was made before the program was started; what can keep it from being
+//! written all the same (a disk that fails or has become read-only) is waited for, and the run directory stays meanwhile.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use mysup_ipc::{
+    exit::ExitReport,
+    layout,
+    record::{self, Durability},
+};
+
+use crate::error::{Call, SysError};
+
+/// Room for any report of a program that ran: only that of a failed start has a long text.
+const ROOM: usize = 4096;
+
+/// A record that is owed to the user, or none.
+#[derive(Debug, Default)]
+pub(crate) struct OwedRecord(Option<(OwnedFd, ExitReport)>);
+
+impl OwedRecord {
+    /// Makes room for it in a container's state directory: an end costs no space.
+    pub(crate) fn reserve(state: &OwnedFd) -> Result<(), SysError> {
+        record::reserve(state.as_fd(), layout::EXIT, ROOM).call(|| "make room for the exit record")
+    }
+
+    /// How a container ended, to be written into its state directory.
+    pub(crate) fn new(state: &OwnedFd, report: &ExitReport) -> Result<Self, SysError> {
+        let state = state.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
+        Ok(Self(Some((state, report.clone()))))
+    }
+
+    /// Writes it, if that was not done yet.
+    ///
+    /// # Errors
+    /// If it cannot be written now; it is owed as before then.
+    pub(crate) fn write(&mut self) -> Result<(), SysError> {
+        let Some((state, report)) = &self.0 else { return Ok(()) };
+        record::write(state.as_fd(), layout::EXIT, report, Durability::Durable)
+            .call(|| "write the exit record, it is waited for")?;
+        self.0 = None;
+        Ok(())
+    }
+}
