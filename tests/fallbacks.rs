@@ -5,7 +5,9 @@ use crate::harness::{Case, Sandbox, inspect, skip, trace, tree::plant_data};
 /// Name of the case, strace's flags.
 const MISSING: &[(&str, &[&str])] = &[
     ("statmount_and_listmount", &["-e", "trace=457,458", "-e", "inject=457,458:error=ENOSYS"]),
-    ("lowerdir_plus", &["-e", "trace=fsconfig", "-e", "inject=fsconfig:error=EINVAL:when=2"]),
+    // The third call for the union: after its source, and after the question whether it is of the older kind.
+    ("lowerdir_plus", &["-e", "trace=fsconfig", "-e", "inject=fsconfig:error=EINVAL:when=3"]),
+    ("overlayfs_contexts", &["-e", "trace=fsconfig", "-e", "inject=fsconfig:error=EOPNOTSUPP:when=2"]),
     (
         "pidfd_send_signal_once",
         &["-e", "trace=pidfd_send_signal", "-e", "inject=pidfd_send_signal:error=EINTR:when=1"],

@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use mysup_ipc::plan::StorageDriver;
 use rustix::{
+    fs::{Mode, OFlags},
     io::Errno,
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags},
 };
@@ -42,13 +43,8 @@ pub(crate) fn mount(driver: StorageDriver, layers: &Layers) -> Result<OwnedFd, S
 fn overlay(layers: &Layers) -> Result<OwnedFd, SysError> {
     let context = open_filesystem("overlay")?;
     set(&context, "source", "mysup")?;
-    match add_lower(&context, &layers.lower) {
-        // `lowerdir+` came with Linux 6.7; before, all layers are one text, separated by colons.
-        Err(error) if error.errno() == Some(Errno::INVAL) => {
-            set(&context, "lowerdir", &joined(&layers.lower)?)?;
-        }
-        result => result?,
-    }
+    // Held until the union is made: an older kernel looks the names up only then.
+    let _opened = add_lower(&context, &layers.lower)?;
     set(&context, "upperdir", text(&layers.upper)?)?;
     set(&context, "workdir", text(&layers.work)?)?;
     if layers.volatile {
@@ -72,19 +68,38 @@ fn open_filesystem(name: &str) -> Result<OwnedFd, SysError> {
     rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).call(|| format!("fsopen(\"{name}\")"))
 }
 
-fn add_lower(context: &OwnedFd, lower: &[PathBuf]) -> Result<(), SysError> {
+/// Names the lower layers; what is returned must stay open until the union is made.
+fn add_lower(context: &OwnedFd, lower: &[PathBuf]) -> Result<Vec<OwnedFd>, SysError> {
+    if !takes_anything(context) {
+        match add_each(context, lower) {
+            // `lowerdir+` came with Linux 6.7.
+            Err(error) if error.errno() == Some(Errno::INVAL) => {}
+            result => return result.map(|()| Vec::new()),
+        }
+    }
+    // All in one text of at most a page, split at colons, without commas: descriptors are short and have neither.
+    let opened = lower.iter().map(|layer| open_layer(layer)).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = opened.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+    set(context, "lowerdir", &names.join(":"))?;
+    Ok(opened)
+}
+
+/// Before Linux 6.5 overlayfs knows of no context: the kernel collects options of any name as text, and only making
+/// the union fails. Such a collection does not take paths.
+fn takes_anything(context: &OwnedFd) -> bool {
+    rustix::mount::fsconfig_set_path(context.as_fd(), "mysup", "/", rustix::fs::CWD) == Err(Errno::OPNOTSUPP)
+}
+
+fn add_each(context: &OwnedFd, lower: &[PathBuf]) -> Result<(), SysError> {
     for layer in lower {
         set(context, "lowerdir+", text(layer)?)?;
     }
     Ok(())
 }
 
-fn joined(lower: &[PathBuf]) -> Result<String, SysError> {
-    let mut list = Vec::new();
-    for layer in lower {
-        list.push(text(layer)?.replace('\\', "\\\\").replace(':', "\\:"));
-    }
-    Ok(list.join(":"))
+fn open_layer(layer: &Path) -> Result<OwnedFd, SysError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(layer, flags, Mode::empty()).call(|| format!("open(\"{}\", O_PATH)", layer.display()))
 }
 
 fn create(context: &OwnedFd, name: &str) -> Result<OwnedFd, SysError> {
