@@ -16,6 +16,7 @@ mod exit_status;
 mod fallbacks;
 mod harness;
 mod images;
+mod init_status;
 mod isolation;
 mod lifecycle;
 mod limits;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         restart::cases(),
         doctor::cases(),
         adoption::cases(),
+        init_status::cases(),
         protocol::cases(),
         cgroup_layouts::cases(),
         fallbacks::cases(),

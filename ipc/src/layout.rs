@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/containers/<id>/       config.json  exit  teardown  lock  log log.1 ...  upper/ work/ init/ stage/
 //! ROOT/trash/                 what is to be deleted is renamed here first
-//! RUN_ROOT/containers/<id>/   shim.sock  journal  plan  stdin stdout stderr  mnt/
+//! RUN_ROOT/containers/<id>/   shim.sock  journal  plan  init-status  stdin stdout stderr  mnt/
 //! ```
 
 /// File in a container's state directory: what was asked for (JSON, written by the supervisor).
@@ -31,6 +31,8 @@ pub const SHIM_SOCKET: &str = "shim.sock";
 pub const JOURNAL: &str = "journal";
 /// File in a container's run directory: the plan (one frame), for a shim that adopts.
 pub const PLAN: &str = "plan";
+/// File in a container's run directory: with `--init`, what PID 1 saw of its program's end (see `init_status.rs`).
+pub const INIT_STATUS: &str = "init-status";
 /// Directory in a container's run directory: the mountpoint of its root file system, in the shim's mount namespace.
 pub const MOUNTPOINT: &str = "mnt";
 /// FIFO in a container's run directory: standard input of the program.

@@ -36,6 +36,7 @@ pub mod exit;
 pub mod fds;
 pub mod frame;
 pub mod id;
+pub mod init_status;
 pub mod layout;
 pub mod log;
 pub mod plan;

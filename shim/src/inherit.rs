@@ -55,7 +55,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     let stdio = Stdio::reopen(run.as_fd(), &plan.process, kept)?;
     let keepsakes = keepsakes(&pidfd, &stdio, false)?;
     let parts = Parts {
-        init: Init { pidfd, parent: Parent::another() },
+        init: Init { pidfd, parent: Parent::another(run) },
         stdio,
         cgroups: open_cgroups(&entries)?,
         log: open_log(&state, &plan)?,

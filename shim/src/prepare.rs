@@ -20,7 +20,7 @@ use rustix::{
 use crate::{
     cgroup::{self, Cgroups, Directory},
     error::{Call, StartError, Step, SysError},
-    init::{self, Held, Prepared},
+    init::{Held, OwnInit, Prepared},
     mountinfo,
     namespace::{self, HostNamespace},
     rootfs::{self, DetachedRoot, HostDevices, Sources},
@@ -115,15 +115,18 @@ pub(crate) fn make(
     let root = DetachedRoot::create(plan, &mut ground.journal)?;
     let devices =
         if plan.privileged { HostDevices::read().step("read /dev")? } else { HostDevices::default() };
-    let executable =
-        if plan.process.init { Some(init::sealed_executable().step("prepare --init")?) } else { None };
+    let own_init = if plan.process.init {
+        Some(OwnInit::prepare(ground.run.as_fd()).step("prepare --init")?)
+    } else {
+        None
+    };
     make_mountpoint(ground).step("make the mountpoint")?;
     *host = Some(namespace::enter(&plan.run_dir).step("make a mount namespace")?);
     let root = root.attach(plan, volumes, &devices)?;
     let user = user::look_up(root.as_fd(), &plan.process.user)?;
     let (stdio, ends) = Stdio::create(ground.run.as_fd(), &root, &plan.process, &user)
         .step("make standard input and output")?;
-    let prepared = Prepared::new(plan, user, &cgroups, executable)?;
+    let prepared = Prepared::new(plan, user, &cgroups, own_init)?;
     // Not open any more when the root is to be unmounted.
     drop(root);
     let held = prepared.spawn(plan, &cgroups, &ends, lock.0.as_fd())?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use mysup_ipc::exit::ExitStatus;
+use mysup_ipc::{exit::ExitStatus, init_status};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
 
 use crate::{
@@ -20,6 +20,11 @@ pub(crate) fn status_of(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Sys
 /// The status of an init that is somebody else's child: told by its pidfd once it was reaped (Linux 6.15).
 pub(crate) fn status_of_adopted(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
     process::exit_of(pidfd).map(ExitStatus::from_wait_status)
+}
+
+/// The status of an init of ours (`--init`) that is dead, as it left it in the run directory.
+pub(crate) fn status_left_behind(run_directory: BorrowedFd<'_>) -> Option<ExitStatus> {
+    init_status::read(run_directory).map(|end| end.status)
 }
 
 fn exit_status(status: &WaitIdStatus) -> ExitStatus {

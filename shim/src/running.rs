@@ -51,13 +51,15 @@ pub(crate) enum Parent {
         told: Option<ExitStatus>,
         /// Since when it is over and nobody could say how.
         unknown_since: Option<Instant>,
+        /// The run directory, where an init of ours leaves its end.
+        run_directory: OwnedFd,
     },
 }
 
 impl Parent {
     /// Of an adopted init.
-    pub(crate) fn another() -> Self {
-        Parent::Another { told: None, unknown_since: None }
+    pub(crate) fn another(run_directory: OwnedFd) -> Self {
+        Parent::Another { told: None, unknown_since: None, run_directory }
     }
 }
 
@@ -326,8 +328,9 @@ impl Running {
         let pidfd = self.parts.init.pidfd.as_fd();
         match &mut self.parts.init.parent {
             Parent::Us => reap::status_of(pidfd),
-            Parent::Another { told, unknown_since } => {
-                let known = reap::status_of_adopted(pidfd).or(*told);
+            Parent::Another { told, unknown_since, run_directory } => {
+                let left = || reap::status_left_behind(run_directory.as_fd());
+                let known = reap::status_of_adopted(pidfd).or(*told).or_else(left);
                 let since = unknown_since.get_or_insert_with(Instant::now);
                 Ok(known.or_else(|| (since.elapsed() >= REAPED_BY).then_some(ExitStatus::Unknown)))
             }

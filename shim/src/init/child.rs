@@ -49,7 +49,7 @@ pub(super) struct ChildPlan<'a> {
     pub(super) candidates: &'a [CString],
     pub(super) argv: &'a [*const c_char],
     pub(super) envp: &'a [*const c_char],
-    pub(super) executable: Option<RawFd>,
+    pub(super) own_init: Option<(RawFd, RawFd)>,
 }
 
 /// Declares the steps with the words that people see.
@@ -474,7 +474,8 @@ fn change_directory(path: &CStr) -> Result<(), Errno> {
 fn execute(plan: &ChildPlan<'_>) -> Errno {
     // SAFETY: `argv` and `envp` are arrays of pointers to C strings that end with a null pointer, made in `spawn.rs`.
     unsafe {
-        if let Some(executable) = plan.executable {
+        if let Some((executable, status)) = plan.own_init {
+            libc::fcntl(status, libc::F_SETFD, 0);
             // Our reaper takes signals from a queue; one that comes before it is ready must wait there, not be dropped.
             let mut all: libc::sigset_t = std::mem::zeroed();
             libc::sigfillset(&raw mut all);

@@ -5,4 +5,4 @@ mod child;
 pub(crate) mod reaper;
 mod spawn;
 
-pub(crate) use self::spawn::{Held, INIT_NAME, Prepared, StdioEnds, sealed_executable};
+pub(crate) use self::spawn::{Held, INIT_NAME, OwnInit, Prepared, StdioEnds};

@@ -1,18 +1,32 @@
 //! PID 1 of a container with `--init`: starts the program, passes signals on to it, reaps orphans, and leaves with the
-//! program's code (128 + n for signal n), as tini does.
+//! program's code (128 + n for signal n), as tini does. Before it leaves it writes that code where a later shim or
+//! supervisor finds it, for the case that none lives now.
 
-use std::{os::fd::AsFd, os::unix::process::CommandExt, process::Command};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    os::unix::process::CommandExt,
+    process::Command,
+};
 
+use mysup_ipc::init_status;
 use nix::sys::{
     signal::{SigSet, SigmaskHow, sigprocmask},
     signalfd::{SfdFlags, SignalFd},
 };
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags};
 
 use crate::{reap, sys::process};
 
-/// Runs the program `args` and returns the code to leave with. `args` is what follows our own name.
+/// Runs a program and returns the code to leave with. `args` is what follows our own name: the number of the descriptor
+/// for the program's end, and the program.
 pub(crate) fn run(args: &[String]) -> u8 {
+    let [number, args @ ..] = args else { return 128 };
+    // From here on the program does not get it by inheritance, ...
+    let Ok(Ok(status)) = number.parse().map(process::inherited) else { return 128 };
+    // ... nor by /proc/1/fd, pidfd_getfd(2) or ptrace(2), even as root (who is given CAP_SYS_PTRACE can end us as he likes).
+    if rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+        return 128;
+    }
     let all = SigSet::all();
     // Blocked before the fork, so that no signal is lost between; what is fatal to ourselves cannot be blocked anyway.
     if all.thread_block().is_err() {
@@ -20,12 +34,21 @@ pub(crate) fn run(args: &[String]) -> u8 {
     }
     match process::fork() {
         Ok(None) => execute(args),
-        Ok(Some(child)) => supervise(child, &all),
+        Ok(Some(child)) => {
+            let code = supervise(child, &all);
+            leave_behind(&status, code);
+            code
+        }
         Err(error) => {
             tracing::error!(%error, "fork");
             128
         }
     }
+}
+
+fn leave_behind(status: &OwnedFd, code: u8) {
+    let bytes = init_status::ended_with(code);
+    while rustix::io::pwrite(status, &bytes, 0) == Err(rustix::io::Errno::INTR) {}
 }
 
 /// In the child: becomes the program, or says why not, with a shell's codes.

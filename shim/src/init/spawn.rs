@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use mysup_ipc::plan::{ContainerPlan, Network};
+use mysup_ipc::{
+    init_status, layout,
+    plan::{ContainerPlan, Network},
+};
 use rustix::fs::{Mode, OFlags};
 
 use super::child::{self, CgroupMount, ChildPlan, Report};
@@ -46,7 +49,15 @@ pub(crate) struct Prepared {
     rlimits: Vec<(u32, libc::rlimit)>,
     user: User,
     capabilities: u64,
-    executable: Option<OwnedFd>,
+    own_init: Option<OwnInit>,
+}
+
+/// What `--init` needs.
+pub(crate) struct OwnInit {
+    /// Our own program on a mount that cannot be written.
+    executable: OwnedFd,
+    /// Where it leaves the end of its program. No other process in the container ever has it open.
+    status: OwnedFd,
 }
 
 /// Arguments and environment with the pointer arrays that execve(2) wants.
@@ -70,12 +81,12 @@ pub(crate) struct Held {
 }
 
 impl Prepared {
-    /// Makes the parts. `executable` is our own program on a mount that cannot be written, for `--init`.
+    /// Makes the parts.
     pub(crate) fn new(
         plan: &ContainerPlan,
         user: User,
         cgroups: &Cgroups,
-        executable: Option<OwnedFd>,
+        own_init: Option<OwnInit>,
     ) -> Result<Self, StartError> {
         let mut env = plan.process.env.clone();
         if !env.iter().any(|entry| entry.starts_with("HOME=")) {
@@ -85,8 +96,8 @@ impl Prepared {
         let program = plan.process.args.first().map(String::as_str).unwrap_or_default();
         let candidates = candidates(program, path)?;
         let mut args = plan.process.args.clone();
-        if executable.is_some() {
-            args.insert(0, INIT_NAME.to_owned());
+        if let Some(own) = &own_init {
+            args.splice(0..0, [INIT_NAME.to_owned(), own.status.as_raw_fd().to_string()]);
         }
         let rlimit = |limit: &mysup_ipc::plan::Rlimit| {
             (limit.resource, libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard })
@@ -101,7 +112,7 @@ impl Prepared {
             user,
             capabilities: plan.process.capabilities.iter().fold(0, |set, number| set | 1 << (number & 63))
                 & own_capabilities().step("read the own capabilities")?,
-            executable,
+            own_init,
         })
     }
 
@@ -138,7 +149,7 @@ impl Prepared {
             candidates: &self.candidates,
             argv: &self.texts.argv,
             envp: &self.texts.envp,
-            executable: self.executable.as_ref().map(AsRawFd::as_raw_fd),
+            own_init: self.own_init.as_ref().map(|own| (own.executable.as_raw_fd(), own.status.as_raw_fd())),
         };
         match process::clone_into(flags, cgroups.unified()).call(|| "clone3()").step("start the init")? {
             Cloned::Child => child::run(&child),
@@ -238,9 +249,21 @@ fn cgroup_mounts(cgroups: &Cgroups) -> Vec<CgroupMount> {
     mounts
 }
 
+impl OwnInit {
+    /// Makes both, the file in the run directory.
+    pub(crate) fn prepare(run_directory: BorrowedFd<'_>) -> Result<Self, SysError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let status = rustix::fs::openat(run_directory, layout::INIT_STATUS, flags, mode)
+            .call(|| "openat(\"init-status\", O_CREAT|O_EXCL)")?;
+        rustix::io::pwrite(&status, &init_status::RUNNING, 0).call(|| "pwrite(\"init-status\")")?;
+        Ok(Self { executable: sealed_executable()?, status })
+    }
+}
+
 /// Our own program on a detached read-only mount: what a container's PID 1 shows as /proc/1/exe cannot be opened for
 /// writing by anyone (CVE-2019-5736).
-pub(crate) fn sealed_executable() -> Result<OwnedFd, SysError> {
+fn sealed_executable() -> Result<OwnedFd, SysError> {
     let own = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .call(|| "open(\"/proc/self/exe\")")?;
     let clone = namespace::clone_tree(own.as_fd(), "", false)?;

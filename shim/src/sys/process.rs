@@ -76,6 +76,17 @@ pub(crate) fn fork() -> io::Result<Option<u32>> {
     }
 }
 
+/// A descriptor that the process before us in this program's place left open for us; from here on it closes at exec. Only
+/// to be asked for once, and before anything else is opened.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) with numbers only.
+    if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is open, as fcntl(2) just said, and nobody else in this process knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// `struct pidfd_info` of its first version, include/uapi/linux/pidfd.h.
 #[repr(C)]
 #[derive(Default)]

@@ -37,13 +37,14 @@ pub(super) fn remove_layers(places: &Places, lifetime: Lifetime) -> StepResult {
 }
 
 /// What a shim makes in a run directory, and what a death in the middle of writing a record leaves. The journal is last.
-const RUN_FILES: [&str; 7] = [
+const RUN_FILES: [&str; 8] = [
     layout::STDIN,
     layout::STDOUT,
     layout::STDERR,
     layout::SHIM_SOCKET,
     layout::PLAN,
     "plan.tmp",
+    layout::INIT_STATUS,
     layout::JOURNAL,
 ];
 

@@ -1,12 +1,14 @@
 //! What becomes of a container whose shim died: the true end of its init is found out, or it is said to be unknown.
 
 use std::{
+    fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 use mysup_ipc::{
     exit::{ExitReport, ExitStatus},
+    init_status::{self, InitStatus},
     layout, record,
 };
 use tokio::time::{sleep, timeout};
@@ -53,12 +55,12 @@ impl Init {
 pub(super) async fn ending(init: &mut Init, places: &Places, children: &Children) -> ExitReport {
     let found = settle_init(init, children).await;
     init.let_go();
-    let (recorded, released) = on_disk(places).await;
-    if let Some(report) = recorded {
+    let left = on_disk(places).await;
+    if let Some(report) = left.recorded {
         // The first durable value wins, whatever was seen since.
         return report;
     }
-    let Some(started_at) = init.started_at.or(released) else {
+    let Some(started_at) = init.started_at.or(left.released) else {
         return ExitReport {
             status: NOT_STARTED,
             oom_killed: false,
@@ -67,6 +69,16 @@ pub(super) async fn ending(init: &mut Init, places: &Places, children: &Children
             error: "the shim was killed while it prepared the container".into(),
         };
     };
+    if let Some(InitStatus { status, at }) = left.by_init {
+        // It was about to leave by itself, even if it was killed on the way.
+        return ExitReport {
+            status,
+            oom_killed: false,
+            started_at: Some(started_at),
+            finished_at: at,
+            error: String::new(),
+        };
+    }
     let error = match found {
         Some(_) => "the shim was killed, and its container with it",
         None => "the shim was killed, and nothing that saw the container end has survived",
@@ -121,10 +133,24 @@ async fn reaped_by_another(pidfd: BorrowedFd<'_>) -> i32 {
     }
 }
 
-/// The exit record, and when the journal says that the program was let go.
-async fn on_disk(places: &Places) -> (Option<ExitReport>, Option<u64>) {
+/// What a dead shim and its init left on disk.
+#[derive(Default)]
+struct Left {
+    /// The exit record.
+    recorded: Option<ExitReport>,
+    /// When the journal says that the program was let go.
+    released: Option<u64>,
+    /// What PID 1 wrote, with `--init`.
+    by_init: Option<InitStatus>,
+}
+
+async fn on_disk(places: &Places) -> Left {
     let places = places.clone();
-    let read = move || (recorded_exit(&places), journal::released(&places.run).map(|release| release.at));
+    let read = move || Left {
+        recorded: recorded_exit(&places),
+        released: journal::released(&places.run).map(|release| release.at),
+        by_init: File::open(&places.run).ok().and_then(|run| init_status::read(run.as_fd())),
+    };
     // Fails only when the runtime ends, and we with it.
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
