@@ -40,6 +40,7 @@ pub mod init_status;
 pub mod layout;
 pub mod log;
 pub mod plan;
+pub mod point;
 pub mod record;
 pub mod shim;
 pub mod teardown;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mysup_ipc::{
-    layout,
+    layout, point,
     record::{self, Durability},
     shim::{FromShim, ToShim},
 };
@@ -58,11 +58,16 @@ impl<'a> Ending<'a> {
                 self.began = Instant::now().checked_sub(REPORT_AFTER).unwrap_or(self.began);
             }
         }
+        point::before(point::Step::TeardownRecord);
         self.write_record();
+        point::after(point::Step::TeardownRecord);
         // Before anybody hears of it: the container may be started again at once, however long we linger.
         drop(self.lock);
+        point::before(point::Step::Farewell);
         hub.torn_down(self.teardown.report());
-        linger(hub)
+        linger(hub)?;
+        point::after(point::Step::Farewell);
+        Ok(())
     }
 
     fn report(&mut self, hub: &mut Hub) {

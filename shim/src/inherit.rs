@@ -13,7 +13,7 @@ use mysup_ipc::{
     exit::ExitReport,
     layout,
     plan::{ContainerPlan, Lifetime},
-    record,
+    point, record,
     shim::{AdoptOrder, TeardownOrder, ToShim},
     teardown::JournalEntry,
 };
@@ -45,6 +45,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     let kept: Vec<OwnedFd> = std::iter::from_fn(|| connection.take_descriptor()).collect();
     log::install(order.state_dir.rsplit('/').next().unwrap_or_default());
     let lock = LifeLock::take(&order.state_dir)?;
+    point::before(point::Step::Adopt);
     let run = rootfs::open_directory(&order.run_dir)?;
     let state = rootfs::open_directory(&order.state_dir)?;
     let plan = read_plan(&order)?;
@@ -63,6 +64,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     };
     hub.adopted(pid, started_at, keepsakes);
     tracing::info!(init = pid, "adopted");
+    point::after(point::Step::Adopt);
     let report = Running::new(&plan, parts).until_exit(&mut hub)?;
     let proc = rootfs::open_directory("/proc")?;
     let cgroups = open_cgroups(&entries)?;

@@ -18,6 +18,7 @@ use mysup_ipc::{
     error::ErrorCode,
     exit::{ExitReport, ExitStatus},
     plan::{ContainerPlan, Lifetime},
+    point,
     shim::{FromShim, ToShim},
     teardown::JournalEntry,
 };
@@ -115,6 +116,7 @@ fn start(
     let entry = JournalEntry::Released { init_pid: held.pid, at: started_at };
     ground.journal.append(&entry).step("write the journal")?;
     held.release()?;
+    point::after(point::Step::Released);
     hub.started(started_at);
     let init = Init { pidfd: held.pidfd, parent: Parent::Us };
     Ok(Running::new(plan, Parts { init, stdio, cgroups, log, started_at }))

@@ -41,6 +41,7 @@ use std::{
 };
 
 use error::{Call, SysError, chain};
+use mysup_ipc::point;
 use rustix::fs::{Mode, OFlags};
 
 const CALLED_WRONGLY: u8 = 100;
@@ -95,6 +96,7 @@ fn sweep_directory(path: &str) -> ExitCode {
 /// Moves the connections from fd 0 and 1 to numbers above 2 and puts /dev/null there, so that no descriptor of ours can
 /// ever be taken for the program's.
 fn take_connections() -> Result<(UnixStream, Option<UnixStream>), SysError> {
+    point::keep_reachable();
     // Our own session: the terminal of whoever started the supervisor must not signal us. Fails if we lead one already.
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));

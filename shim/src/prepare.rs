@@ -8,6 +8,7 @@ use std::os::{
 use mysup_ipc::{
     layout,
     plan::{ContainerPlan, Lifetime},
+    point,
     record::{self, Durability},
     shim::ToShim,
     teardown::JournalEntry,
@@ -77,6 +78,7 @@ impl Ground {
         let kept = ToShim::Plan(Box::new(plan.clone()));
         record::write(run.as_fd(), layout::PLAN, &kept, Durability::Volatile).call(|| "write(\"plan\")")?;
         let listener = listen(&run)?;
+        point::after(point::Step::Begin);
         Ok(Self { run, state, journal, proc, listener, cgroups: Vec::new() })
     }
 }
@@ -121,22 +123,32 @@ pub(crate) fn make(
         None
     };
     make_mountpoint(ground).step("make the mountpoint")?;
+    point::before(point::Step::Namespace);
     *host = Some(namespace::enter(&plan.run_dir).step("make a mount namespace")?);
+    point::after(point::Step::Namespace);
+    point::before(point::Step::Attach);
     let root = root.attach(plan, volumes, &devices)?;
+    point::after(point::Step::Attach);
     let user = user::look_up(root.as_fd(), &plan.process.user)?;
+    point::before(point::Step::Stdio);
     let (stdio, ends) = Stdio::create(ground.run.as_fd(), &root, &plan.process, &user)
         .step("make standard input and output")?;
+    point::after(point::Step::Stdio);
     let prepared = Prepared::new(plan, user, &cgroups, own_init)?;
     // Not open any more when the root is to be unmounted.
     drop(root);
+    point::before(point::Step::Clone);
     let held = prepared.spawn(plan, &cgroups, &ends, lock.0.as_fd())?;
+    point::after(point::Step::Clone);
     Ok(Made { held, stdio, cgroups: cgroups.directories().step("open the cgroups")? })
 }
 
 fn make_mountpoint(ground: &mut Ground) -> Result<(), SysError> {
     ground.journal.append(&JournalEntry::Mountpoint)?;
     match rustix::fs::mkdirat(&ground.run, layout::MOUNTPOINT, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        result => result.call(|| "mkdirat(\"mnt\")"),
+        Ok(()) | Err(Errno::EXIST) => {}
+        result => result.call(|| "mkdirat(\"mnt\")")?,
     }
+    point::after(point::Step::Mountpoint);
+    Ok(())
 }

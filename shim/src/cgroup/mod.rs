@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 
-use mysup_ipc::{layout, plan::ContainerPlan, teardown::JournalEntry};
+use mysup_ipc::{layout, plan::ContainerPlan, point, teardown::JournalEntry};
 
 pub(crate) use self::{
     directory::Directory,
@@ -109,6 +109,7 @@ fn create(hierarchy: &Hierarchy, id: &str, journal: &mut Journal) -> Result<Dire
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             result => result.call(|| format!("mkdir(\"{}\")", path.display()))?,
         }
+        point::after(point::Step::Cgroup);
         if let Some(directory) = Directory::open(&path)? {
             if hierarchy.version == Version::V1 && hierarchy.has("cpuset") {
                 inherit_cpuset(&parent, &directory)?;

@@ -17,6 +17,7 @@ use std::{
 use mysup_ipc::{
     layout,
     plan::{ContainerPlan, Lifetime},
+    point,
     teardown::JournalEntry,
 };
 use rustix::fs::{Mode, OFlags};
@@ -60,6 +61,7 @@ impl DetachedRoot {
                 volatile: plan.lifetime != Lifetime::WriteLayer,
             },
         )?;
+        point::after(point::Step::WriteLayer);
         if plan.rootfs.read_only {
             let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, private: false, recursive: false };
             set_attributes(union.as_fd(), attributes)

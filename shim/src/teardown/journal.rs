@@ -9,7 +9,13 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use mysup_ipc::{codec::Message, frame::Decoder, layout, teardown::JournalEntry};
+use mysup_ipc::{
+    codec::Message,
+    frame::Decoder,
+    layout,
+    point::{self, Step},
+    teardown::JournalEntry,
+};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Call, SysError};
@@ -38,9 +44,11 @@ impl Journal {
     /// Adds an entry; only then may its effect be made.
     pub(crate) fn append(&mut self, entry: &JournalEntry) -> Result<(), SysError> {
         let bytes = entry.to_frame().map_err(std::io::Error::other).call(|| "encode a journal entry")?;
+        point::before(Step::of_entry(entry));
         // One write: another reader sees the whole entry or none.
         self.file.write_all(&bytes).call(|| "write(\"journal\")")?;
         self.entries.push(entry.clone());
+        point::noted(Step::of_entry(entry));
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use std::{
 use mysup_ipc::{
     layout,
     plan::Lifetime,
+    point,
     teardown::{Holder, JournalEntry, Outcome, StepKind, TeardownReport, TeardownStep},
 };
 use rustix::{
@@ -175,10 +176,12 @@ impl Teardown {
             return true;
         }
         let (at, begun) = (wall_clock(), Instant::now());
+        point::before(point::Step::of_teardown(kind));
         let outcome = match action(self) {
             Ok(()) => Outcome::Done,
             Err(Failure { error, holders }) => Outcome::Failed { error, holders },
         };
+        point::after(point::Step::of_teardown(kind));
         let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let step = TeardownStep { kind, target: target.to_owned(), at, took, outcome };
         if !self.failed_before.iter().any(|before| same(before) && before.outcome == step.outcome) {

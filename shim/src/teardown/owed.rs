@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use mysup_ipc::{
     exit::ExitReport,
     layout,
+    point::{self, Step},
     record::{self, Durability},
 };
 
@@ -36,8 +37,10 @@ impl OwedRecord {
     /// If it cannot be written now; it is owed as before then.
     pub(crate) fn write(&mut self) -> Result<(), SysError> {
         let Some((state, report)) = &self.0 else { return Ok(()) };
+        point::before(Step::ExitRecord);
         record::write(state.as_fd(), layout::EXIT, report, Durability::Durable)
             .call(|| "write the exit record, it is waited for")?;
+        point::after(Step::ExitRecord);
         self.0 = None;
         Ok(())
     }

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use mysup_ipc::record::{Durability, replace};
+use mysup_ipc::{
+    point,
+    record::{Durability, replace},
+};
 
 use crate::{
     config::Config,
@@ -72,6 +75,8 @@ pub(super) fn write_boot(config: &Config) -> Result<(), Error> {
     let directory = File::open(&config.run_root).map_err(Error::file("open", &config.run_root))?;
     let name = config.boot_id();
     let name = name.file_name().unwrap_or_default().to_string_lossy();
-    replace(directory.as_fd(), &name, &now, Durability::Volatile)
-        .map_err(Error::file("write", config.boot_id()))
+    point::before(point::Step::BootRecord);
+    let written = replace(directory.as_fd(), &name, &now, Durability::Volatile);
+    point::after(point::Step::BootRecord);
+    written.map_err(Error::file("write", config.boot_id()))
 }

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use mysup_ipc::{id::Digest, layout};
+use mysup_ipc::{id::Digest, layout, point};
 use rustix::{
     fs::{Gid, Mode, OFlags, RenameFlags, Uid},
     io::Errno,
@@ -95,7 +95,10 @@ impl Layers {
     pub(super) fn finish(&self, layer: NewLayer, digest: &Digest) -> Result<(), ImageError> {
         let fault = |errno: Errno| ImageError::system("store", digest.as_str(), errno);
         let flags = RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&self.layers, &layer.name, &self.layers, digest.hex(), flags) {
+        point::before(point::Step::KeepLayer);
+        let renamed = rustix::fs::renameat_with(&self.layers, &layer.name, &self.layers, digest.hex(), flags);
+        point::after(point::Step::KeepLayer);
+        match renamed {
             Err(Errno::EXIST) => {
                 self.discard(layer);
                 Ok(())
@@ -139,7 +142,11 @@ impl Layers {
     /// next start throws it away again.
     pub(super) fn throw_away(&self, name: &str) -> io::Result<()> {
         let target = format!("layer-{name}-{}", random_hex()?);
-        match rustix::fs::renameat_with(&self.layers, name, &self.trash, target, RenameFlags::NOREPLACE) {
+        let flags = RenameFlags::NOREPLACE;
+        point::before(point::Step::DropLayer);
+        let renamed = rustix::fs::renameat_with(&self.layers, name, &self.trash, target, flags);
+        point::after(point::Step::DropLayer);
+        match renamed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

@@ -12,6 +12,7 @@ use std::{
 
 use mysup_ipc::{
     id::Digest,
+    point,
     record::{Durability, replace},
 };
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -101,7 +102,10 @@ impl Record {
         let image = serde_json::to_string(self)?;
         let checksum = digest_of(image.as_bytes());
         let text = format!("{BEFORE_CHECKSUM}{checksum}{BEFORE_IMAGE}{image}{AFTER_IMAGE}");
-        replace(directory, &file_name(&self.id), text.as_bytes(), Durability::Durable)
+        point::before(point::Step::ImageRecord);
+        let written = replace(directory, &file_name(&self.id), text.as_bytes(), Durability::Durable);
+        point::after(point::Step::ImageRecord);
+        written
     }
 
     fn parse(text: &[u8], id: &Digest) -> Result<Self, RecordFault> {
@@ -159,7 +163,10 @@ pub(super) fn read_all(directory: impl AsFd) -> io::Result<Found> {
 /// # Errors
 /// If the file system fails.
 pub(super) fn remove(directory: impl AsFd, id: &Digest) -> io::Result<()> {
-    match rustix::fs::unlinkat(&directory, file_name(id), AtFlags::empty()) {
+    point::before(point::Step::ImageRemoval);
+    let removed = rustix::fs::unlinkat(&directory, file_name(id), AtFlags::empty());
+    point::after(point::Step::ImageRemoval);
+    match removed {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }

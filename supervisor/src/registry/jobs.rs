@@ -14,7 +14,7 @@ use mysup_ipc::{
     error::WireError,
     exit::ExitReport,
     id::ContainerId,
-    layout,
+    layout, point,
     record::{self, Durability},
 };
 
@@ -54,7 +54,10 @@ impl Registry {
         let written = Arc::clone(&record);
         self.job(
             move || {
-                written.write(&directory).map_err(|error| file_error("write the record in", directory, error))
+                point::before(point::Step::Rename);
+                let renamed = written.write(&directory);
+                point::after(point::Step::Rename);
+                renamed.map_err(|error| file_error("write the record in", directory, error))
             },
             move |result| JobDone::Renamed(id, record, result, reply),
         );
@@ -95,6 +98,7 @@ impl Registry {
 /// to be started at once and has none would otherwise look, after a crash, as if it had ended unseen.
 fn make(config: &Config, record: &Record) -> Result<(), WireError> {
     let places = config.places(&record.id);
+    point::before(point::Step::Create);
     let made = (|| {
         if record.launched {
             make_directory(&places.run).map_err(|error| file_error("make directory", &places.run, error))?;
@@ -112,6 +116,7 @@ fn make(config: &Config, record: &Record) -> Result<(), WireError> {
     if made.is_err() {
         unmake(&places);
     }
+    point::after(point::Step::Create);
     made
 }
 
@@ -136,6 +141,13 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 /// Before a shim is started: the run directory says that there may be something to undo, and the records of the run
 /// before are gone, so that the first exit record is this run's.
 pub(super) fn prepare_start(places: &Places, record: &Record) -> Result<(), WireError> {
+    point::before(point::Step::PrepareStart);
+    let prepared = try_prepare_start(places, record);
+    point::after(point::Step::PrepareStart);
+    prepared
+}
+
+fn try_prepare_start(places: &Places, record: &Record) -> Result<(), WireError> {
     match make_directory(&places.run) {
         Ok(()) => {}
         // A container that is made and started at once has it already.
@@ -166,6 +178,13 @@ pub(super) fn prepare_start(places: &Places, record: &Record) -> Result<(), Wire
 
 /// Renames a container's directory into the trash, if it is still there. Nothing may be left to undo.
 pub(super) fn bury(places: &Places) -> Result<(), WireError> {
+    point::before(point::Step::Bury);
+    let buried = try_bury(places);
+    point::after(point::Step::Bury);
+    buried
+}
+
+fn try_bury(places: &Places) -> Result<(), WireError> {
     // Empty, or not there: a start that never came to its shim. Otherwise somebody else's file is in it.
     match fs::remove_dir(&places.run) {
         Ok(()) => {}
@@ -183,7 +202,10 @@ pub(super) fn bury(places: &Places) -> Result<(), WireError> {
 pub(super) fn discard(path: &Path, trash: &Path) -> Result<bool, WireError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-    match fs::rename(path, trash.join(format!("{parent}-{name}-{}", sys::now()))) {
+    point::before(point::Step::Discard);
+    let renamed = fs::rename(path, trash.join(format!("{parent}-{name}-{}", sys::now())));
+    point::after(point::Step::Discard);
+    match renamed {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(file_error("move into the trash:", path, error)),
@@ -196,5 +218,8 @@ pub(super) fn record_exit(places: &Places, report: &ExitReport) -> io::Result<()
         return Ok(());
     }
     let directory = File::open(&places.state)?;
-    record::write(directory.as_fd(), layout::EXIT, report, Durability::Durable)
+    point::before(point::Step::UnseenExit);
+    let written = record::write(directory.as_fd(), layout::EXIT, report, Durability::Durable);
+    point::after(point::Step::UnseenExit);
+    written
 }

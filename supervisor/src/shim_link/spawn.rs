@@ -10,6 +10,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use mysup_ipc::point;
+
 use crate::{error::Error, log};
 
 const NAME: &str = "mysup-shim";
@@ -84,15 +86,20 @@ impl Spawner {
         let mut command = self.command(mode);
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         command.stdout(attach.map_or_else(Stdio::null, Stdio::from));
-        Ok(Spawned { pid: spawn(&mut command)?, control })
+        point::before(point::Step::Spawn);
+        let pid = spawn(&mut command)?;
+        point::after(point::Step::Spawn);
+        Ok(Spawned { pid, control })
     }
 
     fn command(&self, mode: &str) -> Command {
         let mut command = Command::new(&self.program);
         // Standard error is ours: the shim's trace goes to our log. No pre_exec: std can then use vfork.
         command.arg(mode).env_clear().current_dir("/").stderr(Stdio::inherit());
-        if let Some(level) = std::env::var_os(log::VARIABLE) {
-            command.env(log::VARIABLE, level);
+        for name in [log::VARIABLE].into_iter().chain(point::VARIABLE) {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
         }
         command
     }
