@@ -37,7 +37,7 @@ const LOOKS: usize = 7;
 
 /// `ps`, `inspect` and, where it can be, `run` of another container answer.
 #[track_caller]
-fn others_answer(sandbox: &Sandbox, meanwhile: &str, other: &str, run: bool) {
+pub(crate) fn others_answer(sandbox: &Sandbox, meanwhile: &str, other: &str, run: bool) {
     let mut calls = vec![("ps", vec!["ps", "-a"], 0), ("inspect", vec!["inspect", other], 0)];
     if run {
         calls.push(("run", vec!["run", "--rm", sandbox.image(), "sh", "-c", "exit 6"], 6));

@@ -24,6 +24,7 @@ mod listing;
 mod logs;
 mod names;
 mod no_hang;
+mod no_hang_server;
 mod no_space;
 mod protocol;
 mod restart;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         cases.extend([
             sweep::cases(),
             no_hang::cases(),
+            no_hang_server::cases(),
             no_space::cases(),
             chaos_found::cases(),
             chaos_short::cases(),

@@ -13,6 +13,7 @@
 //!
 //! Exit codes: 0, 100 called wrongly, 111 the system failed.
 
+mod aside;
 mod cgroup;
 mod ending;
 mod error;

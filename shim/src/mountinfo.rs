@@ -30,6 +30,19 @@ pub(crate) struct Mount {
     pub(crate) super_options: String,
 }
 
+/// Types whose calls wait for nobody outside of the kernel and its disks.
+const LOCAL: [&str; 22] = [
+    "aufs", "btrfs", "cgroup", "cgroup2", "devpts", "devtmpfs", "erofs", "exfat", "ext2", "ext3", "ext4",
+    "f2fs", "iso9660", "mqueue", "overlay", "proc", "ramfs", "squashfs", "sysfs", "tmpfs", "vfat", "xfs",
+];
+
+impl Mount {
+    /// Whether a call on it may wait for a server, for ever: network file systems, FUSE, and whatever is not known here.
+    pub(crate) fn may_hang(&self) -> bool {
+        !LOCAL.contains(&self.kind.as_str())
+    }
+}
+
 /// The mounts of the process that `process` (a directory of proc) is of.
 pub(crate) fn read_at(process: BorrowedFd<'_>, pid: &str) -> Result<Vec<Mount>, SysError> {
     let name = format!("{pid}/mountinfo");
@@ -95,7 +108,8 @@ pub(crate) fn id_of(fd: BorrowedFd<'_>) -> Result<u64, SysError> {
 
 /// The id of the mount that a path is on (the topmost one there).
 pub(crate) fn id_at(directory: BorrowedFd<'_>, path: &str, flags: AtFlags) -> Result<u64, SysError> {
-    let flags = flags | AtFlags::NO_AUTOMOUNT;
+    // What a silent server would have to be asked for is not needed.
+    let flags = flags | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     let status = rustix::fs::statx(directory, path, flags, StatxFlags::MNT_ID)
         .call(|| format!("statx(\"{path}\", STATX_MNT_ID)"))?;
     Ok(status.stx_mnt_id)

@@ -5,6 +5,7 @@
 //! cannot make the next one fail.
 
 pub(crate) mod command;
+pub(crate) mod fuse;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod leaks;

@@ -2,25 +2,31 @@
 //! mount with its flags; and attached on a descriptor inside the root. No path is used twice.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::fs::DirBuilderExt,
     path::Path,
+    time::Duration,
 };
 
 use mysup_ipc::plan::{ContainerPlan, MountPlan, MountSource};
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{CWD, Mode, OFlags, ResolveFlags},
+    io::Errno,
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags},
 };
 
 use super::resolve;
 use crate::{
+    aside::{Answer, Aside},
     error::{Call, StartError, SysError},
     mountinfo::{Location, Mount},
     namespace,
     sys::mount::{Attributes, set_attributes},
 };
+
+/// How long a volume's server may take to say what its source is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a volume's source is compared with.
 #[derive(Debug)]
@@ -78,14 +84,14 @@ impl<'a> Sources<'a> {
 
     fn open_bind(&self, plan: &MountPlan, path: &str, create: bool) -> Result<OwnedFd, StartError> {
         let failed = |source: SysError| StartError::Volume { destination: plan.destination.clone(), source };
-        let source = match open_path(path) {
-            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) && create => {
+        let source = match self.open_source(path) {
+            Err(error) if error.errno() == Some(Errno::NOENT) && create => {
                 self.refuse_own_ancestor(path)?;
                 let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
                 made.call(|| format!("mkdir(\"{path}\")")).map_err(failed)?;
-                open_path(path).map_err(failed)?
+                self.open_source(path).map_err(failed)?
             }
-            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {
+            Err(error) if error.errno() == Some(Errno::NOENT) => {
                 return Err(StartError::MissingSource(path.to_owned()));
             }
             result => result.map_err(failed)?,
@@ -94,10 +100,46 @@ impl<'a> Sources<'a> {
         namespace::clone_tree(source.as_fd(), "", true).map_err(failed)
     }
 
+    /// Opens a source. Where a server may have to be asked, which may never answer, that is done aside and in time.
+    fn open_source(&self, path: &str) -> Result<OwnedFd, SysError> {
+        let call = || format!("open(\"{path}\", O_PATH)");
+        let below = self.mounts.iter().filter(|mount| Path::new(path).starts_with(&mount.point));
+        let nearest = below.max_by_key(|mount| mount.point.len());
+        if nearest.is_some_and(|mount| !mount.may_hang()) {
+            // Links may lead elsewhere: what the kernel knows without asking anybody is enough for most.
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED) {
+                Err(Errno::AGAIN) => {}
+                result => return result.call(call),
+            }
+        }
+        let work = || match open_path(path) {
+            // A descriptor rides with a byte.
+            Ok(fd) => (vec![0], Some(fd)),
+            Err(error) => (error.errno().unwrap_or(Errno::IO).raw_os_error().to_le_bytes().to_vec(), None),
+        };
+        let aside = Aside::start(&[], work)?;
+        match aside.wait(PATIENCE)? {
+            Some(Answer { descriptor: Some(fd), .. }) => Ok(fd),
+            Some(Answer { bytes, .. }) => {
+                let errno = bytes
+                    .first_chunk()
+                    .map_or(Errno::IO, |errno| Errno::from_raw_os_error(i32::from_le_bytes(*errno)));
+                Err(errno).call(call)
+            }
+            None => {
+                aside.abandon();
+                Err(io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer")).call(call)
+            }
+        }
+    }
+
     /// Before a missing source is made: the place where it would be made must not be inside ours.
     fn refuse_own_ancestor(&self, path: &str) -> Result<(), StartError> {
-        let existing =
-            Path::new(path).ancestors().skip(1).find_map(|ancestor| open_path(ancestor.to_str()?).ok());
+        let existing = Path::new(path)
+            .ancestors()
+            .skip(1)
+            .find_map(|ancestor| self.open_source(ancestor.to_str()?).ok());
         match existing {
             Some(ancestor) => self.refuse_own(path, ancestor.as_fd(), Location::contains),
             None => Ok(()),
@@ -132,7 +174,7 @@ impl DetachedVolume {
             || StartError::VolumeKind { destination: destination.clone(), source_path: source.clone() };
         let failed = |source: SysError| StartError::Volume { destination: destination.clone(), source };
         let target = match target {
-            Err(error) if error.errno() == Some(rustix::io::Errno::NOTDIR) => return Err(kind()),
+            Err(error) if error.errno() == Some(Errno::NOTDIR) => return Err(kind()),
             result => result.map_err(failed)?,
         };
         if namespace::is_directory(target.as_fd()).map_err(failed)? != directory {

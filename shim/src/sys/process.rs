@@ -87,6 +87,34 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// In a copy of this process: closes all descriptors above 2 but these, and is deaf to signals that can be ignored, whose
+/// handlers would write to descriptors that are closed.
+pub(crate) fn keep_only(kept: &[BorrowedFd<'_>]) {
+    let mut numbers: Vec<libc::c_uint> =
+        kept.iter().filter_map(|fd| libc::c_uint::try_from(fd.as_raw_fd()).ok()).collect();
+    numbers.sort_unstable();
+    // SAFETY: both calls touch a signal set that lives on this stack.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+    }
+    let mut from = 3;
+    for number in numbers.into_iter().chain([libc::c_uint::MAX]) {
+        if from < number {
+            // SAFETY: this process ends without using any descriptor that is closed here.
+            unsafe { libc::close_range(from, number - 1, 0) };
+        }
+        from = from.max(number.saturating_add(1));
+    }
+}
+
+/// Ends a copy of this process at once: nothing of ours is undone in it.
+pub(crate) fn leave() -> ! {
+    // SAFETY: _exit(2) runs nothing of ours.
+    unsafe { libc::_exit(0) }
+}
+
 /// `struct pidfd_info` of its first version, include/uapi/linux/pidfd.h.
 #[repr(C)]
 #[derive(Default)]

@@ -1,18 +1,55 @@
 //! Who keeps a mount busy. Peers leave their users to grep for it by hand.
+//!
+//! A look at other processes can hang with them (a process that waits for a silent server may keep its memory locked), so it
+//! is done aside.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
 
 use mysup_ipc::teardown::Holder;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 
-use crate::mountinfo;
+use crate::{aside::Aside, mountinfo};
 
-/// Processes that have a root, working directory, program, open file or mapping on the mount `id`.
+/// How long a look may take; thousands of processes need a part of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Processes that have a root, working directory, program, open file or mapping on the mount `id`; none if that cannot be
+/// found out in time.
 pub(crate) fn of_mount(proc: BorrowedFd<'_>, id: u64) -> Vec<Holder> {
     let own = std::process::id();
+    let work = || {
+        let lines =
+            look(proc, own, id).into_iter().map(|Holder { pid, program }| format!("{pid} {program}\n"));
+        (lines.collect::<String>().into_bytes(), None)
+    };
+    let Ok(aside) = Aside::start(&[proc], work) else { return Vec::new() };
+    match aside.wait(PATIENCE) {
+        Ok(Some(answer)) => parse(&String::from_utf8_lossy(&answer.bytes)),
+        Ok(None) | Err(_) => {
+            tracing::warn!("who holds a mount cannot be found out in time, continuing");
+            aside.abandon();
+            Vec::new()
+        }
+    }
+}
+
+fn parse(lines: &str) -> Vec<Holder> {
+    let holder = |line: &str| {
+        let (pid, program) = line.split_once(' ')?;
+        Some(Holder { pid: pid.parse().ok()?, program: program.to_owned() })
+    };
+    lines.lines().filter_map(holder).collect()
+}
+
+/// In a copy of the process `own`.
+fn look(proc: BorrowedFd<'_>, own: u32, id: u64) -> Vec<Holder> {
+    let aside = std::process::id();
     pids(proc)
         .into_iter()
-        .filter(|pid| *pid != own && holds(proc, *pid, id))
+        .filter(|pid| ![own, aside].contains(pid) && holds(proc, *pid, id))
         .map(|pid| Holder { pid, program: program(proc, pid) })
         .collect()
 }

@@ -29,6 +29,7 @@ use rustix::{
 };
 
 pub(crate) use self::owed::OwedRecord;
+use self::unmount::{Hanging, Progress};
 use crate::{
     cgroup::{self, Directory},
     error::{SysError, chain},
@@ -62,6 +63,8 @@ pub(crate) struct Teardown {
     host: Option<HostNamespace>,
     /// /proc of the host, which cannot be reached by path in the private namespace.
     proc: OwnedFd,
+    /// Unmounts that have not returned yet.
+    hanging: Vec<Hanging>,
     /// The exit record, if it is to be on disk before the run directory goes.
     owed: OwedRecord,
     report: TeardownReport,
@@ -102,6 +105,7 @@ impl Teardown {
             has_mountpoint: false,
             host,
             proc,
+            hanging: Vec::new(),
             owed,
             report: TeardownReport::default(),
             failed_before: Vec::new(),
@@ -215,10 +219,11 @@ impl Teardown {
         if self.host.is_none() {
             return !self.has_mountpoint || self.step(StepKind::Rootfs, "", told, Self::check_foreign);
         }
+        let returned = self.look_at_hanging(told);
         // Twice at most: what was stacked below a mount shows only when that is gone.
         let volumes_gone =
             self.unmount_listed(StepKind::Volume, told) && self.unmount_listed(StepKind::Volume, told);
-        let gone = volumes_gone && self.unmount_listed(StepKind::Rootfs, told);
+        let gone = returned && volumes_gone && self.unmount_listed(StepKind::Rootfs, told);
         if !gone {
             return false;
         }
@@ -248,12 +253,37 @@ impl Teardown {
         };
         let mut gone = true;
         for mount in listed {
-            gone &= self.step(kind, &mount.point, told, |this| {
-                unmount::unmount(this.proc.as_fd(), &mount)
-                    .map_err(|busy| Failure { error: chain(&busy.error), holders: busy.holders })
-            });
+            if !self.hanging.iter().any(|hanging| hanging.mount().id == mount.id) {
+                gone &= self.step(kind, &mount.point, told, |this| {
+                    this.progress(unmount::unmount(this.proc.as_fd(), &mount))
+                });
+            }
         }
         gone
+    }
+
+    /// Whether all unmounts have returned. What could not be unmounted is listed again, and tried.
+    fn look_at_hanging(&mut self, told: &mut dyn FnMut(&TeardownStep)) -> bool {
+        for hanging in std::mem::take(&mut self.hanging) {
+            let point = hanging.mount().point.clone();
+            let progress = hanging.look(self.proc.as_fd(), Duration::ZERO);
+            if !matches!(progress, Progress::Busy(_)) {
+                self.step(StepKind::Volume, &point, told, |this| this.progress(progress));
+            }
+        }
+        self.hanging.is_empty()
+    }
+
+    fn progress(&mut self, progress: Progress) -> StepResult {
+        match progress {
+            Progress::Done => Ok(()),
+            Progress::Busy(busy) => Err(Failure { error: chain(&busy.error), holders: busy.holders }),
+            Progress::Hangs(hanging) => {
+                let error = hanging.reason();
+                self.hanging.push(hanging);
+                Err(Failure { error, holders: Vec::new() })
+            }
+        }
     }
 
     /// The dead shim's mounts went with its namespace, unless somebody else is in it.

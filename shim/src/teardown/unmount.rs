@@ -1,7 +1,7 @@
 //! Unmounting what the shim mounted, by mount id: never by device (`umount -A` of a bind takes down other people's mounts)
 //! and never by a path that was not just verified to be that mount.
 
-use std::os::fd::BorrowedFd;
+use std::{io, os::fd::BorrowedFd, time::Duration};
 
 use mysup_ipc::{layout, teardown::Holder};
 use rustix::{
@@ -12,9 +12,13 @@ use rustix::{
 
 use super::holders;
 use crate::{
-    error::SysError,
+    aside::Aside,
+    error::{Call, SysError},
     mountinfo::{self, Mount},
 };
+
+/// How long one attempt waits for a server.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The mounts of the shim's own namespace, innermost first, without its root.
 pub(crate) struct OwnMounts {
@@ -79,21 +83,98 @@ fn is_union_of(mount: &Mount, upper: &str) -> bool {
     mount.kind == "overlay" && mount.super_options.split(',').any(|option| option == upper)
 }
 
-/// Unmounts one; "not there any more" is done.
-pub(crate) fn unmount(proc: BorrowedFd<'_>, mount: &Mount) -> Result<(), Busy> {
+/// An unmount that has not returned yet.
+#[derive(Debug)]
+pub(crate) struct Hanging {
+    aside: Aside,
+    mount: Mount,
+}
+
+/// How far an unmount got.
+pub(crate) enum Progress {
+    /// "Not there any more" is done, too.
+    Done,
+    /// It is still there.
+    Busy(Busy),
+    /// It goes on by itself.
+    Hangs(Hanging),
+}
+
+/// Unmounts one: at once where nobody can make the call wait, else in a process of its own.
+pub(crate) fn unmount(proc: BorrowedFd<'_>, mount: &Mount) -> Progress {
+    if !mount.may_hang() {
+        return ended(proc, mount, detach(mount));
+    }
+    match Aside::start(&[], || (encode(&detach(mount)), None)) {
+        Ok(aside) => Hanging { aside, mount: mount.clone() }.look(proc, PATIENCE),
+        Err(error) => Progress::Busy(Busy { error, holders: Vec::new() }),
+    }
+}
+
+impl Hanging {
+    /// Which mount it is about.
+    pub(crate) fn mount(&self) -> &Mount {
+        &self.mount
+    }
+
+    /// Whether it has come to an end.
+    pub(crate) fn look(self, proc: BorrowedFd<'_>, patience: Duration) -> Progress {
+        match self.aside.wait(patience) {
+            Ok(None) => Progress::Hangs(self),
+            Ok(Some(answer)) => ended(proc, &self.mount, decode(&answer.bytes)),
+            Err(error) => Progress::Busy(Busy { error, holders: Vec::new() }),
+        }
+    }
+
+    /// What is waited for.
+    pub(crate) fn reason(&self) -> String {
+        let Mount { point, kind, .. } = &self.mount;
+        let pid = self.aside.pid();
+        format!(
+            "umount2(\"{point}\") does not return: its file system (type {kind}) does not answer pid {pid}"
+        )
+    }
+}
+
+fn ended(proc: BorrowedFd<'_>, mount: &Mount, outcome: Result<(), SysError>) -> Progress {
+    match outcome {
+        Ok(()) => Progress::Done,
+        Err(error) => Progress::Busy(Busy { error, holders: holders::of_mount(proc, mount.id) }),
+    }
+}
+
+/// Unmounts it if it is still there.
+fn detach(mount: &Mount) -> Result<(), SysError> {
     match mountinfo::id_at(CWD, &mount.point, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(id) if id == mount.id => {}
         // Its mountpoint was removed, and the kernel detached it; or it is something else now, which is not ours.
         Ok(_) => return Ok(()),
         Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(Busy { error, holders: Vec::new() }),
+        Err(error) => return Err(error),
     }
     match rustix::mount::unmount(mount.point.as_str(), UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-        Err(errno) => {
-            let error = SysError::new(format!("umount2(\"{}\")", mount.point), errno);
-            Err(Busy { error, holders: holders::of_mount(proc, mount.id) })
-        }
+        result => result.call(|| format!("umount2(\"{}\")", mount.point)),
+    }
+}
+
+/// The error number, and the call.
+fn encode(outcome: &Result<(), SysError>) -> Vec<u8> {
+    let (errno, call) = match outcome {
+        Ok(()) => (0, String::new()),
+        Err(error) => (error.errno().unwrap_or(Errno::IO).raw_os_error(), error.to_string()),
+    };
+    [&errno.to_le_bytes()[..], call.as_bytes()].concat()
+}
+
+fn decode(bytes: &[u8]) -> Result<(), SysError> {
+    let Some((errno, call)) = bytes.split_first_chunk() else {
+        let died = io::Error::other("the process that was to do it died");
+        return Err(SysError::new("umount2()", died));
+    };
+    match i32::from_le_bytes(*errno) {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw_os_error(errno)).call(|| String::from_utf8_lossy(call).into_owned()),
     }
 }
 

@@ -1,0 +1,103 @@
+//! A call that may never return, such as one on a file system whose server is silent, in a process of its own: only that
+//! process hangs then (where the kernel waits, not even SIGKILL ends it), and the shim goes on.
+//!
+//! The process is a copy of the shim with no descriptor but those that its work needs. What it found comes as bytes, with at
+//! most one descriptor.
+
+use std::{
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
+};
+
+use mysup_ipc::fds;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{
+    error::{Call, SysError},
+    reap,
+    sys::process::{self, Cloned},
+};
+
+/// No answer is longer.
+const LONGEST: usize = 1 << 16;
+
+/// A call under way.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    pid: u32,
+    pidfd: OwnedFd,
+    answer: UnixStream,
+}
+
+/// What came of a call.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// What it said; nothing if its process died.
+    pub(crate) bytes: Vec<u8>,
+    /// What it opened.
+    pub(crate) descriptor: Option<OwnedFd>,
+}
+
+impl Aside {
+    /// Starts `work` in a copy of this process, which has of our descriptors only those in `keep`.
+    pub(crate) fn start(
+        keep: &[BorrowedFd<'_>],
+        work: impl FnOnce() -> (Vec<u8>, Option<OwnedFd>),
+    ) -> Result<Self, SysError> {
+        let (answer, theirs) = UnixStream::pair().call(|| "socketpair()")?;
+        answer.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
+        match process::clone_into(0, None).call(|| "clone3()")? {
+            Cloned::Parent { pid, pidfd } => Ok(Self { pid, pidfd, answer }),
+            Cloned::Child => {
+                // The lock above all: it says that the shim lives.
+                let mut kept = keep.to_vec();
+                kept.push(theirs.as_fd());
+                process::keep_only(&kept);
+                let (bytes, descriptor) = work();
+                let descriptors: Vec<BorrowedFd<'_>> = descriptor.iter().map(AsFd::as_fd).collect();
+                // Whoever asked may be dead, and then needs no answer.
+                let _ = fds::send(theirs.as_fd(), &bytes[..bytes.len().min(LONGEST)], &descriptors);
+                process::leave()
+            }
+        }
+    }
+
+    /// The process that may hang.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What came of it, if that is known within `patience`.
+    pub(crate) fn wait(&self, patience: Duration) -> Result<Option<Answer>, SysError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.answer.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) => return Ok(None),
+                Ok(_) => return self.take().map(Some),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error).call(|| "poll()"),
+            }
+        }
+    }
+
+    fn take(&self) -> Result<Answer, SysError> {
+        let mut bytes = vec![0; LONGEST];
+        let mut descriptors = Vec::new();
+        let count = fds::receive(self.answer.as_fd(), &mut bytes, &mut descriptors).call(|| "recvmsg()")?;
+        bytes.truncate(count);
+        // It leaves at once; if it is still on its way out, the supervisor reaps it after us.
+        reap::status_of(self.pidfd.as_fd())?;
+        Ok(Answer { bytes, descriptor: descriptors.pop() })
+    }
+
+    /// Does not wait for it any more. It ends when the kernel lets it.
+    pub(crate) fn abandon(self) {
+        // Fails only if it has ended.
+        let _ = process::send_signal(self.pidfd.as_fd(), u8::try_from(libc::SIGKILL).unwrap_or(9));
+    }
+}
