@@ -9,6 +9,8 @@ use crate::{
     id::{ContainerId, Digest},
 };
 
+crate::growing::growing!(ImageInfo, SupervisorInfo);
+
 /// To the supervisor. A `container` is what the user typed: full id, exact name, or a unique prefix of an id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -110,6 +112,9 @@ pub enum Request {
         /// Stop the containers first; otherwise they go on.
         containers: bool,
     },
+    /// What a newer peer said and this version does not know. Never sent; new variants go before it.
+    #[serde(skip)]
+    Unknown,
 }
 
 /// From the supervisor.
@@ -145,10 +150,14 @@ pub enum Response {
     Removed(Vec<String>),
     /// The supervisor.
     Info(Box<SupervisorInfo>),
+    /// What a newer peer said and this version does not know. Never sent; new variants go before it.
+    #[serde(skip)]
+    Unknown,
 }
 
 /// One image of the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ImageInfo {
     /// Digest of its configuration.
     pub id: Digest,
@@ -164,6 +173,7 @@ pub struct ImageInfo {
 
 /// The supervisor and what it found on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct SupervisorInfo {
     /// Of the running supervisor.
     pub version: String,

@@ -9,8 +9,11 @@ use crate::{
     teardown::TeardownReport,
 };
 
+crate::growing::growing!(ContainerConfig, ContainerInfo);
+
 /// What a user asks for with `run` or `create`. Also kept on disk, as JSON: new fields need `#[serde(default)]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ContainerConfig {
     /// `--name`.
     pub name: Option<ContainerName>,
@@ -160,6 +163,7 @@ impl ContainerState {
 
 /// Everything about one container: the answer to `List` (one each) and `Inspect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ContainerInfo {
     /// Its id.
     pub id: ContainerId,

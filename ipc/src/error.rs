@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+crate::growing::growing!(WireError);
+
 /// What kind of failure it was. Stable on the wire: variants are only appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorCode {
@@ -25,11 +27,15 @@ pub enum ErrorCode {
     Leftover,
     /// The other side speaks another protocol.
     Protocol,
+    /// A kind of failure of a newer version. Never sent; new variants go before it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// An error as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
+#[serde(remote = "Self")]
 pub struct WireError {
     /// For programs.
     pub code: ErrorCode,

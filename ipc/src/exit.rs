@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+crate::growing::growing!(ExitReport);
+
 /// How the program of a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitStatus {
@@ -34,6 +36,7 @@ impl ExitStatus {
 
 /// What the shim saw of a container's end: the durable exit record, and the message of the same content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ExitReport {
     /// How it ended.
     pub status: ExitStatus,

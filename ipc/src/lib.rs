@@ -35,6 +35,7 @@ pub mod error;
 pub mod exit;
 pub mod fds;
 pub mod frame;
+mod growing;
 pub mod id;
 pub mod init_status;
 pub mod layout;

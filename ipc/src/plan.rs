@@ -4,8 +4,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
 
+crate::growing::growing!(
+    ContainerPlan,
+    RootfsPlan,
+    MountPlan,
+    ProcessPlan,
+    Limits,
+    LogPlan,
+    StopPlan,
+    AttachPlan
+);
+
 /// One container, from its layers to its program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ContainerPlan {
     /// Names its cgroup and its directories.
     pub id: ContainerId,
@@ -54,6 +66,7 @@ pub enum Lifetime {
 
 /// The union of layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct RootfsPlan {
     /// How layers are joined.
     pub driver: StorageDriver,
@@ -74,6 +87,7 @@ pub enum StorageDriver {
 
 /// One mount below the root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct MountPlan {
     /// Absolute, without `.` and `..`; symbolic links are resolved inside the root.
     pub destination: String,
@@ -106,6 +120,7 @@ pub enum MountSource {
 
 /// The program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ProcessPlan {
     /// Program and arguments; at least one. A program without `/` is looked up in PATH inside the container.
     pub args: Vec<String>,
@@ -160,6 +175,7 @@ pub enum Network {
 
 /// Limits in the units of the command line; absent is unlimited.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Limits {
     /// Bytes of memory.
     pub memory: Option<u64>,
@@ -184,6 +200,7 @@ impl Limits {
 
 /// Bounds of a container's log: at most `max_files` files of `max_size` bytes are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct LogPlan {
     /// Bytes of one file, headers included.
     pub max_size: u64,
@@ -200,6 +217,7 @@ impl Default for LogPlan {
 
 /// How a container is asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct StopPlan {
     /// Signal number.
     pub signal: u8,
@@ -209,6 +227,7 @@ pub struct StopPlan {
 
 /// What an attached client gets and gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct AttachPlan {
     /// Its input goes to the program, and its end is the program's end of input.
     pub stdin: bool,

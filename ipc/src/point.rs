@@ -110,20 +110,21 @@ steps! {
 }
 
 impl Step {
-    /// The step of a journaled effect. A new kind does not compile without one.
-    pub fn of_entry(entry: &JournalEntry) -> Step {
+    /// The step of a journaled effect; of what is never made here there is none. A new kind does not compile without one.
+    pub fn of_entry(entry: &JournalEntry) -> Option<Step> {
         match entry {
-            JournalEntry::Begin { .. } => Step::Begin,
-            JournalEntry::Cgroup { .. } => Step::Cgroup,
-            JournalEntry::WriteLayer => Step::WriteLayer,
-            JournalEntry::Mountpoint => Step::Mountpoint,
-            JournalEntry::Released { .. } => Step::Released,
+            JournalEntry::Begin { .. } => Some(Step::Begin),
+            JournalEntry::Cgroup { .. } => Some(Step::Cgroup),
+            JournalEntry::WriteLayer => Some(Step::WriteLayer),
+            JournalEntry::Mountpoint => Some(Step::Mountpoint),
+            JournalEntry::Released { .. } => Some(Step::Released),
+            JournalEntry::Unknown => None,
         }
     }
 
-    /// The step of a part of the teardown. A new kind does not compile without one.
-    pub fn of_teardown(kind: StepKind) -> Step {
-        match kind {
+    /// The step of a part of the teardown; of what is never done here there is none. A new kind does not compile without one.
+    pub fn of_teardown(kind: StepKind) -> Option<Step> {
+        let step = match kind {
             StepKind::Processes => Step::UndoProcesses,
             StepKind::Volume => Step::UndoVolume,
             StepKind::Rootfs => Step::UndoRootfs,
@@ -132,7 +133,9 @@ impl Step {
             StepKind::Cgroups => Step::UndoCgroups,
             StepKind::RunDirectory => Step::UndoRunDirectory,
             StepKind::StateDirectory => Step::UndoStateDirectory,
-        }
+            StepKind::Unknown => return None,
+        };
+        Some(step)
     }
 
     /// Whether it has an entry in the journal.
@@ -160,20 +163,20 @@ impl Step {
 
 /// The step begins.
 #[inline]
-pub fn before(step: Step) {
-    reached(step, Moment::Before);
+pub fn before(step: impl Into<Option<Step>>) {
+    reached(step.into(), Moment::Before);
 }
 
 /// The step's entry is in the journal.
 #[inline]
-pub fn noted(step: Step) {
-    reached(step, Moment::Noted);
+pub fn noted(step: impl Into<Option<Step>>) {
+    reached(step.into(), Moment::Noted);
 }
 
 /// The step is done.
 #[inline]
-pub fn after(step: Step) {
-    reached(step, Moment::After);
+pub fn after(step: impl Into<Option<Step>>) {
+    reached(step.into(), Moment::After);
 }
 
 #[cfg(not(feature = "kill-points"))]
@@ -190,7 +193,7 @@ mod absent {
 
     /// Nothing.
     #[inline]
-    pub fn reached(_: Step, _: Moment) {}
+    pub fn reached(_: Option<Step>, _: Moment) {}
 
     /// Nothing.
     #[inline]
@@ -232,7 +235,8 @@ mod present {
     }
 
     /// Says so, and stops here if this is the place.
-    pub fn reached(step: Step, moment: Moment) {
+    pub fn reached(step: Option<Step>, moment: Moment) {
+        let Some(step) = step else { return };
         let opened;
         let directory = match KEPT.get() {
             Some(kept) => kept.as_ref(),
@@ -289,7 +293,7 @@ mod tests {
             JournalEntry::Released { init_pid: 1, at: 0 },
         ];
         let journaled: Vec<Step> = Step::ALL.iter().copied().filter(|step| step.is_journaled()).collect();
-        let of_entries: BTreeSet<Step> = entries.iter().map(Step::of_entry).collect();
+        let of_entries: BTreeSet<Step> = entries.iter().filter_map(Step::of_entry).collect();
         assert_eq!(of_entries.into_iter().collect::<Vec<_>>(), journaled);
     }
 }

@@ -11,6 +11,8 @@ use crate::{
     teardown::{TeardownReport, TeardownStep},
 };
 
+crate::growing::growing!(AdoptOrder, TeardownOrder, ShimReport);
+
 /// To a shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToShim {
@@ -46,6 +48,9 @@ pub enum ToShim {
         /// As wait(2) gives it.
         status: i32,
     },
+    /// What a newer peer said and this version does not know. Never sent; new variants go before it.
+    #[serde(skip)]
+    Unknown,
 }
 
 /// Who connects to shim.sock.
@@ -61,6 +66,7 @@ pub enum Role {
 
 /// Which container a new shim goes on with. Its plan and its journal are in the run directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct AdoptOrder {
     /// The container's directory below the state root.
     pub state_dir: String,
@@ -70,6 +76,7 @@ pub struct AdoptOrder {
 
 /// What is to be undone for a dead shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct TeardownOrder {
     /// The container's directory below the state root.
     pub state_dir: String,
@@ -118,10 +125,14 @@ pub enum FromShim {
     /// Answer to a supervisor's `Hello`, and the first word of a shim that adopted; the same descriptors as with
     /// `Created` ride with it while the init lives.
     Report(ShimReport),
+    /// What a newer peer said and this version does not know. Never sent; new variants go before it.
+    #[serde(skip)]
+    Unknown,
 }
 
 /// Where a shim is in the life of its container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ShimReport {
     /// The init, while it lives.
     pub init_pid: Option<u32>,

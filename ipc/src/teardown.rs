@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+crate::growing::growing!(TeardownStep, TeardownReport, Holder);
+
 /// The steps, in their order. Each is idempotent: "not there" is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StepKind {
@@ -21,6 +23,9 @@ pub enum StepKind {
     RunDirectory,
     /// `--rm`: remove the container's directory with record and log.
     StateDirectory,
+    /// A step of a newer version. Never sent; new variants go before it.
+    #[serde(other)]
+    Unknown,
 }
 
 impl StepKind {
@@ -35,12 +40,14 @@ impl StepKind {
             StepKind::Cgroups => "cgroups",
             StepKind::RunDirectory => "run-directory",
             StepKind::StateDirectory => "state-directory",
+            StepKind::Unknown => "unknown",
         }
     }
 }
 
 /// One step that was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct TeardownStep {
     /// Which.
     pub kind: StepKind,
@@ -70,6 +77,7 @@ pub enum Outcome {
 
 /// A process that keeps something busy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Holder {
     /// Its pid on the host.
     pub pid: u32,
@@ -79,6 +87,7 @@ pub struct Holder {
 
 /// All steps of one teardown; also a record on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct TeardownReport {
     /// In the order they were taken; of a step that was tried again only the last try.
     pub steps: Vec<TeardownStep>,
@@ -122,4 +131,7 @@ pub enum JournalEntry {
         /// Nanoseconds since 1970.
         at: u64,
     },
+    /// An effect that a newer shim made and this version cannot undo. Never written; new variants go before it.
+    #[serde(skip)]
+    Unknown,
 }

@@ -139,6 +139,9 @@ impl Hub {
                 (PeerRole::Attached(plan), ToShim::Stdin(_) | ToShim::StdinEnd) if plan.stdin => {
                     asked.push(message);
                 }
+                (PeerRole::Supervisor | PeerRole::Attached(_) | PeerRole::LogFollower, ToShim::Unknown) => {
+                    tracing::warn!(role = ?self.peers[index].role, "a newer version says what is not known here, ignored");
+                }
                 _ => self.peers[index].refuse(&message),
             }
         }

@@ -89,7 +89,8 @@ fn released(entries: &[JournalEntry]) -> Option<(u32, u64)> {
         JournalEntry::Begin { .. }
         | JournalEntry::Cgroup { .. }
         | JournalEntry::WriteLayer
-        | JournalEntry::Mountpoint => None,
+        | JournalEntry::Mountpoint
+        | JournalEntry::Unknown => None,
     })
 }
 
@@ -169,7 +170,7 @@ fn of_this_boot(entries: Vec<JournalEntry>) -> Vec<JournalEntry> {
         return entries;
     }
     let on_disk = |entry: &JournalEntry| match entry {
-        JournalEntry::Begin { .. } | JournalEntry::WriteLayer => true,
+        JournalEntry::Begin { .. } | JournalEntry::WriteLayer | JournalEntry::Unknown => true,
         JournalEntry::Cgroup { .. } | JournalEntry::Mountpoint | JournalEntry::Released { .. } => false,
     };
     entries.into_iter().filter(on_disk).collect()

@@ -150,7 +150,8 @@ fn failed_report(code: ErrorCode, message: String) -> ExitReport {
         | ErrorCode::System
         | ErrorCode::Timeout
         | ErrorCode::Leftover
-        | ErrorCode::Protocol => 128,
+        | ErrorCode::Protocol
+        | ErrorCode::Unknown => 128,
     };
     ExitReport {
         status: ExitStatus::Code(status),

@@ -208,7 +208,8 @@ impl Running {
             | ToShim::Plan(_)
             | ToShim::Teardown(_)
             | ToShim::Adopt(_)
-            | ToShim::Hello(_) => {}
+            | ToShim::Hello(_)
+            | ToShim::Unknown => {}
         }
     }
 

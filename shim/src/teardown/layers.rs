@@ -1,14 +1,14 @@
 //! Removal of a container's directories: renamed to the trash first, then swept.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use mysup_ipc::{layout, plan::Lifetime};
 use rustix::{
-    fs::{AtFlags, CWD},
+    fs::{AtFlags, CWD, Dir},
     io::Errno,
 };
 
@@ -36,32 +36,32 @@ pub(super) fn remove_layers(places: &Places, lifetime: Lifetime) -> StepResult {
     Ok(())
 }
 
-/// What a shim makes in a run directory, and what a death in the middle of writing a record leaves. The journal is last.
-const RUN_FILES: [&str; 8] = [
-    layout::STDIN,
-    layout::STDOUT,
-    layout::STDERR,
-    layout::SHIM_SOCKET,
-    layout::PLAN,
-    "plan.tmp",
-    layout::INIT_STATUS,
-    layout::JOURNAL,
-];
-
-/// Removes the FIFOs, the socket and the journal, and the directory.
+/// Removes the files of the run directory, whatever version made them, the journal last, and the directory. No directory
+/// in it is removed.
 pub(super) fn remove_run_directory(places: &Places) -> StepResult {
     let Some(run) = open_existing(&places.run_dir)? else {
         return Ok(());
     };
-    for name in RUN_FILES {
-        match rustix::fs::unlinkat(&run, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            result => result.call(|| format!("unlinkat(\"{}/{name}\")", places.run_dir))?,
+    for entry in Dir::read_from(&run).call(|| format!("getdents(\"{}\")", places.run_dir))? {
+        let entry = entry.call(|| format!("getdents(\"{}\")", places.run_dir))?;
+        let name = entry.file_name();
+        if ![c".", c"..", JOURNAL].contains(&name) {
+            unlink(&run, name, places)?;
         }
     }
+    unlink(&run, JOURNAL, places)?;
     match rustix::fs::unlinkat(CWD, places.run_dir.as_str(), AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(SysError::new(format!("rmdir(\"{}\")", places.run_dir), errno).into()),
+    }
+}
+
+const JOURNAL: &CStr = c"journal";
+
+fn unlink(run: &OwnedFd, name: &CStr, places: &Places) -> Result<(), SysError> {
+    match rustix::fs::unlinkat(run, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        result => result.call(|| format!("unlinkat(\"{}/{}\")", places.run_dir, name.to_string_lossy())),
     }
 }
 

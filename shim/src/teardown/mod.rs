@@ -59,6 +59,8 @@ pub(crate) struct Teardown {
     cgroups: Vec<Directory>,
     has_layers: bool,
     has_mountpoint: bool,
+    /// A newer shim made something that this one cannot undo.
+    has_unknown: bool,
     /// The way back to the host's mounts, while this process is in the container's private ones.
     host: Option<HostNamespace>,
     /// /proc of the host, which cannot be reached by path in the private namespace.
@@ -103,6 +105,7 @@ impl Teardown {
             cgroups,
             has_layers: false,
             has_mountpoint: false,
+            has_unknown: false,
             host,
             proc,
             hanging: Vec::new(),
@@ -130,6 +133,7 @@ impl Teardown {
             JournalEntry::Mountpoint => self.has_mountpoint = true,
             // Its processes are found by cgroup, never by pid.
             JournalEntry::Released { .. } => {}
+            JournalEntry::Unknown => self.has_unknown = true,
         }
         Ok(())
     }
@@ -153,11 +157,7 @@ impl Teardown {
             return false;
         }
         let run_dir = self.places.run_dir.clone();
-        let gone = self.step(StepKind::RunDirectory, &run_dir, told, |this| {
-            // Without it nothing would say that there is an end to be known.
-            this.owed.write()?;
-            layers::remove_run_directory(&this.places)
-        });
+        let gone = self.step(StepKind::RunDirectory, &run_dir, told, Self::remove_run_directory);
         if self.lifetime != Lifetime::Nothing {
             return gone;
         }
@@ -249,7 +249,8 @@ impl Teardown {
             | StepKind::WriteLayer
             | StepKind::Cgroups
             | StepKind::RunDirectory
-            | StepKind::StateDirectory => mounts.roots().cloned().collect(),
+            | StepKind::StateDirectory
+            | StepKind::Unknown => mounts.roots().cloned().collect(),
         };
         let mut gone = true;
         for mount in listed {
@@ -307,6 +308,17 @@ impl Teardown {
         gone && self.step(StepKind::WriteLayer, &write_layer, told, |this| {
             layers::remove_layers(&this.places, this.lifetime)
         })
+    }
+
+    /// The journal goes with it, and must not before everything in it is undone.
+    fn remove_run_directory(&mut self) -> StepResult {
+        if self.has_unknown {
+            let error = "the journal has an effect of a newer version, which only that can undo".to_owned();
+            return Err(Failure { error, holders: Vec::new() });
+        }
+        // Without the journal nothing would say that there is an end to be known.
+        self.owed.write()?;
+        layers::remove_run_directory(&self.places)
     }
 
     fn remove_cgroups(&mut self) -> StepResult {

@@ -277,7 +277,8 @@ fn may_be_repeated(request: &Request) -> bool {
         | Request::Rename { .. }
         | Request::Import { .. }
         | Request::RemoveImage { .. }
-        | Request::Shutdown { .. } => false,
+        | Request::Shutdown { .. }
+        | Request::Unknown => false,
     }
 }
 

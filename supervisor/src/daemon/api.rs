@@ -108,6 +108,7 @@ impl Api {
                     .await
                     .map(Response::Removed)
             }
+            Request::Unknown => Err(unknown_request()),
             Request::Shutdown { containers } => {
                 self.shutdown.close();
                 if containers && let Err(error) = finished(operations.stop_all()).await {
@@ -171,6 +172,12 @@ fn done(_: ()) -> Response {
 
 fn exited(report: ExitReport) -> Response {
     Response::Exited { status: report.status, error: report.error }
+}
+
+fn unknown_request() -> WireError {
+    let message = "the supervisor does not know this request, it is older than this program: replace it with mysup start \
+        --replace, its containers go on";
+    WireError::new(ErrorCode::Protocol, message)
 }
 
 fn invalid(error: &dyn std::error::Error) -> WireError {

@@ -267,7 +267,8 @@ pub(crate) fn failed_start(error: &WireError, at: u64) -> ExitReport {
         | ErrorCode::System
         | ErrorCode::Timeout
         | ErrorCode::Leftover
-        | ErrorCode::Protocol => 128,
+        | ErrorCode::Protocol
+        | ErrorCode::Unknown => 128,
     };
     ExitReport {
         status: ExitStatus::Code(code),

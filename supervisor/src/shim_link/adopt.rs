@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     children::Children,
-    framed::Framed,
+    framed::{Framed, FramedError},
     journal,
     lost::{self, Init},
     spawn::Spawner,
@@ -68,14 +68,24 @@ pub(super) async fn start(
     let talk = async {
         let mut shim = Framed::new(UnixStream::from_std(spawned.control)?);
         shim.send_with(&ToShim::Adopt(order), &descriptors, REPORT).await?;
-        Ok((shim.receive().await?, shim))
+        Ok((known(&mut shim).await?, shim))
     };
     match timeout(REPORT, talk).await {
         Ok(Ok((Some(FromShim::Report(report)), shim))) => Ok((shim, report)),
         Ok(Ok((Some(_), _))) => Err("it answered something else".to_owned()),
         Ok(Ok((None, _))) => Err("it ended at once; the supervisor's log has its reason".to_owned()),
-        Ok(Err::<_, super::framed::FramedError>(error)) => Err(chain(&error)),
+        Ok(Err::<_, FramedError>(error)) => Err(chain(&error)),
         Err(_elapsed) => Err("it did not answer".to_owned()),
+    }
+}
+
+/// What a shim says next that we know.
+pub(super) async fn known(shim: &mut Framed) -> Result<Option<FromShim>, FramedError> {
+    loop {
+        match shim.receive().await? {
+            Some(FromShim::Unknown) => {}
+            known => return Ok(known),
+        }
     }
 }
 

@@ -32,7 +32,8 @@ pub(crate) fn released(run_directory: &Path) -> Option<Release> {
                 JournalEntry::Begin { .. }
                 | JournalEntry::Cgroup { .. }
                 | JournalEntry::WriteLayer
-                | JournalEntry::Mountpoint,
+                | JournalEntry::Mountpoint
+                | JournalEntry::Unknown,
             ) => {}
             Err(_) => break,
         }

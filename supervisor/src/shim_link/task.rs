@@ -181,6 +181,7 @@ impl Working {
                 // What the shim has said comes before what it is to be told: the order in which things happened.
                 biased;
                 message = shim.receive::<FromShim>() => match message {
+                    Ok(Some(FromShim::Unknown)) => tracing::debug!("a newer shim says what is not known here, ignored"),
                     Ok(Some(message)) => {
                         if self.hear(message, shim).await.is_break() {
                             return Served::Done;
@@ -279,8 +280,10 @@ impl Working {
                 self.know_report(shim, &report);
                 Event::Stands(report)
             }
-            // For attached clients and readers of the log, not for us.
-            FromShim::Output { .. } | FromShim::LogGrew => return std::ops::ControlFlow::Continue(()),
+            // For attached clients and readers of the log, or for newer supervisors, not for us.
+            FromShim::Output { .. } | FromShim::LogGrew | FromShim::Unknown => {
+                return std::ops::ControlFlow::Continue(());
+            }
         };
         self.task.events.say(event).await;
         std::ops::ControlFlow::Continue(())
@@ -376,7 +379,7 @@ impl Working {
         let (path, _directory) = sys::short_socket_path(&self.task.places.run, layout::SHIM_SOCKET)?;
         let mut shim = Framed::new(UnixStream::connect(path).await?);
         shim.send(&ToShim::Hello(Role::Supervisor), SEND).await?;
-        match shim.receive().await? {
+        match adopt::known(&mut shim).await? {
             Some(FromShim::Report(report)) => Ok((shim, report)),
             Some(_) | None => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
         }

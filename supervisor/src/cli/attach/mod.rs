@@ -305,7 +305,11 @@ impl Attachment {
                 self.shim_is_done();
             }
             FromShim::TornDown(_) => self.shim_is_done(),
-            FromShim::Created { .. } | FromShim::LogGrew | FromShim::Step(_) | FromShim::Report(_) => {}
+            FromShim::Created { .. }
+            | FromShim::LogGrew
+            | FromShim::Step(_)
+            | FromShim::Report(_)
+            | FromShim::Unknown => {}
         }
         Ok(())
     }

@@ -120,7 +120,8 @@ fn wait_for_growth(connection: &mut Connection) -> Result<bool, CliError> {
                     | FromShim::Failed(_)
                     | FromShim::Output { .. }
                     | FromShim::Step(_)
-                    | FromShim::Report(_),
+                    | FromShim::Report(_)
+                    | FromShim::Unknown,
                 )) => {}
                 Ok(Received::NotYet) => break,
                 // Also when it died: nobody will tell of growth any more.
