@@ -18,6 +18,7 @@ mod harness;
 mod images;
 mod init_status;
 mod isolation;
+mod kill_points;
 mod lifecycle;
 mod limits;
 mod listing;
@@ -45,7 +46,7 @@ mod volumes_refused;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = sweep::command() {
+    if let Some(code) = sweep::command().or_else(kill_points::command) {
         return code;
     }
     let mut cases = vec![
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
     if std::env::var_os("MYSUP_TEST_PROOF").is_some() {
         cases.extend([
             sweep::cases(),
+            kill_points::cases(),
             no_hang::cases(),
             no_hang_server::cases(),
             no_space::cases(),

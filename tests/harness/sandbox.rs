@@ -50,6 +50,7 @@ pub(crate) struct Sandbox {
     watch: Mutex<Option<OwnedFd>>,
     clients: Mutex<BTreeSet<i32>>,
     program: Mutex<PathBuf>,
+    variables: Mutex<Vec<(OsString, OsString)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -71,6 +72,7 @@ impl Sandbox {
             watch: Mutex::default(),
             clients: Mutex::default(),
             program: Mutex::new(command::program().to_owned()),
+            variables: Mutex::default(),
         }
     }
 
@@ -99,7 +101,14 @@ impl Sandbox {
 
     /// What makes a call use this instance.
     pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
-        vec![("MYSUP_ROOT".into(), self.root().into()), ("MYSUP_RUN_ROOT".into(), self.run_root().into())]
+        let own =
+            [("MYSUP_ROOT".into(), self.root().into()), ("MYSUP_RUN_ROOT".into(), self.run_root().into())];
+        own.into_iter().chain(lock(&self.variables).iter().cloned()).collect()
+    }
+
+    /// Gives all calls from now on one more variable.
+    pub(crate) fn set_variable(&self, name: &str, value: impl Into<OsString>) {
+        lock(&self.variables).push((name.into(), value.into()));
     }
 
     /// Uses another `mysup`, such as one with a wrapped shim beside it.

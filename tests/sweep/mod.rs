@@ -19,6 +19,10 @@ use self::{
     options::{ERRORS, Options},
     scenario::{SWEEPS, Scenario, Victim},
 };
+pub(crate) use self::{
+    oracle::{changed_by_recovery, expect_no_panic, settle},
+    scenario::{IMPORTED, NAME, extra_tar},
+};
 use crate::harness::{Case, Sandbox};
 
 /// Boundaries of each scenario and victim in the suite.

@@ -112,7 +112,7 @@ fn may_run(question: Question, told: &Output) -> bool {
 
 /// Waits until the container is in a state that lasts.
 #[track_caller]
-fn settle(sandbox: &Sandbox, lasts: impl Fn(&str) -> bool) -> String {
+pub(crate) fn settle(sandbox: &Sandbox, lasts: impl Fn(&str) -> bool) -> String {
     let mut status = String::new();
     let mut since = Instant::now();
     let settled = holds_within(SETTLED, || {
@@ -240,7 +240,7 @@ fn snapshot(sandbox: &Sandbox) -> Vec<String> {
 }
 
 /// A second recovery finds nothing to do; what it changed all the same.
-fn changed_by_recovery(sandbox: &Sandbox) -> Option<String> {
+pub(crate) fn changed_by_recovery(sandbox: &Sandbox) -> Option<String> {
     let before = settled_snapshot(sandbox);
     sandbox.kill_supervisor();
     sandbox.ok(&["ps"]);
@@ -281,7 +281,7 @@ pub(super) fn logs(sandbox: &Sandbox) -> Vec<PathBuf> {
 }
 
 #[track_caller]
-fn expect_no_panic(sandbox: &Sandbox) {
+pub(crate) fn expect_no_panic(sandbox: &Sandbox) {
     for log in logs(sandbox) {
         let text = fs::read(&log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();

@@ -110,9 +110,9 @@ impl fmt::Display for Scenario {
 }
 
 /// The only container, and the only image that `import` makes.
-pub(super) const NAME: &str = "one";
+pub(crate) const NAME: &str = "one";
 /// The image that the scenario `import` makes.
-pub(super) const IMPORTED: &str = "imported";
+pub(crate) const IMPORTED: &str = "imported";
 
 /// What the swept command said; nothing where there was none.
 #[derive(Debug)]
@@ -322,7 +322,7 @@ pub(super) fn forget_proofs(sandbox: &Sandbox) {
 
 /// A tar with a layer that no other image has.
 #[track_caller]
-pub(super) fn extra_tar(sandbox: &Sandbox) -> String {
+pub(crate) fn extra_tar(sandbox: &Sandbox) -> String {
     let path = sandbox.place("extra.tar");
     if !path.exists() {
         let bytes = image::tar_bytes(&[("etc/extra", "extra\n")]);

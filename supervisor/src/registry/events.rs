@@ -98,8 +98,11 @@ impl Registry {
             JobDone::FailureRecorded(id, result) => {
                 let Some(container) = self.containers.get_mut(&id) else { return };
                 container.busy = false;
-                if let Err(error) = result {
-                    tracing::warn!(container = %id, error = %error.message, "cannot record a failed start, continuing");
+                match result {
+                    Ok(report) => container.exit = Some(report),
+                    Err(error) => {
+                        tracing::warn!(container = %id, error = %error.message, "cannot record a failed start, continuing");
+                    }
                 }
                 container.settle();
             }

@@ -22,6 +22,7 @@ use super::{Registry, Reply, record::Record};
 use crate::{
     config::{Config, Places},
     error::{file_error, system_failure},
+    shim_link::lost::recorded_exit,
     sys,
 };
 
@@ -34,8 +35,8 @@ pub(crate) enum JobDone {
     Buried(ContainerId, Result<(), WireError>),
     /// A container's record has its new name.
     Renamed(ContainerId, Arc<Record>, Result<(), WireError>, Reply<()>),
-    /// The report of a failed start is on disk.
-    FailureRecorded(ContainerId, Result<(), WireError>),
+    /// The report of a failed start is on disk: the shim's, if it has written one.
+    FailureRecorded(ContainerId, Result<ExitReport, WireError>),
 }
 
 impl Registry {
@@ -70,16 +71,17 @@ impl Registry {
                 // Empty where no shim ever was; otherwise the shim has removed it.
                 let _ = fs::remove_dir(&places.run);
                 record_exit(&places, &report)
-                    .map_err(|error| file_error("write the exit record in", places.state, error))
+                    .map_err(|error| file_error("write the exit record in", &places.state, error))?;
+                Ok(recorded_exit(&places).unwrap_or(report))
             },
             move |result| JobDone::FailureRecorded(id, result),
         );
     }
 
-    fn job(
+    fn job<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<(), WireError> + Send + 'static,
-        done: impl FnOnce(Result<(), WireError>) -> JobDone + Send + 'static,
+        work: impl FnOnce() -> Result<T, WireError> + Send + 'static,
+        done: impl FnOnce(Result<T, WireError>) -> JobDone + Send + 'static,
     ) {
         let queue = self.jobs.0.clone();
         // Detached: it is not cancelled by whoever asked for it.
