@@ -300,7 +300,7 @@ fn debts_are_tagged(_: &Sandbox) {
 }
 
 fn scripts_stop_at_the_first_error(_: &Sandbox) {
-    for name in ["tests/run", ".ci/run", "examples/quickstart", "tests/bench"] {
+    for name in ["tests/run", ".ci/run", "examples/quickstart", "tests/bench/run", "tests/peers/run"] {
         let Ok(text) = fs::read_to_string(repository().join(name)) else { continue };
         if text.starts_with("#!") && text.contains("sh\n") {
             assert!(text.contains("set -euo pipefail"), "{name} goes on after an error");

@@ -1,0 +1,178 @@
+//! What the matrix asks of an engine, and how its commands are called.
+
+use std::{
+    fs::File,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use super::process::Process;
+use crate::harness::{
+    command::{Call, Output},
+    holds_within,
+};
+
+/// A user does not wait longer for an answer to "how did it end?" of a container that has ended.
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
+/// A list of containers that is wrong for longer is wrong.
+pub(crate) const NOTICED: Duration = Duration::from_secs(2);
+/// Every other command.
+const COMMAND: Duration = Duration::from_secs(30);
+/// A daemon that does not answer by then does not start.
+const START: Duration = Duration::from_secs(30);
+
+/// What the user is told about the end of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// A code.
+    Code(i32),
+    /// None, or one that says that it is unknown (-1, 255); the engine's words.
+    Nothing(String),
+}
+
+impl Told {
+    /// From what a `wait` printed.
+    pub(crate) fn of_wait(output: Option<Output>) -> Told {
+        let Some(output) = output else { return Told::Nothing("no answer".to_owned()) };
+        match output.text().trim().parse() {
+            Ok(code @ 0..=254) => Told::Code(code),
+            Ok(_) | Err(_) => Told::Nothing(format!("{} {}", output.text(), output.errors().trim())),
+        }
+    }
+}
+
+/// One engine with all its files in a directory of its own.
+pub(crate) trait Engine {
+    /// As in the table.
+    fn name(&self) -> &'static str;
+
+    /// Its version and those of its parts.
+    fn version(&self) -> String;
+
+    /// Its daemon, the monitors and the options that matter, in one line.
+    fn about(&self) -> &'static str;
+
+    /// Starts the daemon, for the first time or again, and waits until it answers. Without a daemon: does nothing.
+    fn start(&mut self) -> Result<(), String>;
+
+    /// Makes the image, once.
+    fn prepare(&mut self) -> Result<(), String>;
+
+    /// The processes of the daemon; none if the engine has no daemon.
+    fn daemon(&self) -> Vec<Process>;
+
+    /// Whether it has one at all.
+    fn has_daemon(&self) -> bool {
+        true
+    }
+
+    /// The monitor of a running container.
+    fn monitor(&self, id: &str) -> Option<Process>;
+
+    /// Runs `sh -c SCRIPT` in the background with the directory as `/v`; gives the id.
+    fn run(&self, name: &str, volume: &Path, script: &str) -> Result<String, String>;
+
+    /// Whether the list of containers shows it as running.
+    fn shows_running(&self, name: &str) -> bool;
+
+    /// How it ended, for a container that has ended.
+    fn told(&self, name: &str) -> Told;
+
+    /// Removes it by force; whether the command succeeded.
+    fn remove(&self, name: &str) -> Result<(), String>;
+
+    /// Directories below its own whose files it removes after a minute by itself: what is new there is not counted.
+    fn swept_later(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Ends the daemon.
+    fn stop(&mut self);
+}
+
+/// Runs a call that may not take longer; `None` if it did and was killed.
+pub(crate) fn within(mut call: Call, limit: Duration) -> Option<Output> {
+    call.deadline = limit;
+    panic::catch_unwind(AssertUnwindSafe(|| call.run())).ok()
+}
+
+/// Runs a call that must succeed; its output, or why not in one line.
+pub(crate) fn ok(call: Call) -> Result<String, String> {
+    let shown: Vec<String> = call.arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let shown = format!("{} {}", call.program.display(), shown.join(" "));
+    match within(call, COMMAND) {
+        Some(output) if output.code == 0 => Ok(output.text()),
+        Some(output) => {
+            let errors = output.errors();
+            Err(format!("{shown}: {}", errors.lines().next_back().unwrap_or("no message").trim()))
+        }
+        None => Err(format!("{shown}: no end within {} s", COMMAND.as_secs())),
+    }
+}
+
+/// The program's first line for `--version`, or that it is not there.
+pub(crate) fn version(program: &str) -> String {
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map_or_else(
+        |_| "not installed".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("").to_owned(),
+    );
+    let numbers =
+        |word: &&str| word.starts_with(|letter: char| letter.is_ascii_digit()) && word.contains('.');
+    text.split([' ', ',']).find(numbers).unwrap_or(&text).to_owned()
+}
+
+/// A daemon that was started here.
+#[derive(Debug, Default)]
+pub(crate) struct Daemon(Option<Child>);
+
+impl Daemon {
+    /// Starts a program with its output in a log, and waits until `answers`.
+    pub(crate) fn start(
+        &mut self,
+        mut command: Command,
+        log: &Path,
+        answers: impl Fn() -> bool,
+    ) -> Result<(), String> {
+        self.reap();
+        let program = command.get_program().to_string_lossy().into_owned();
+        let file = File::options().create(true).append(true).open(log).map_err(|error| error.to_string())?;
+        let copy = file.try_clone().map_err(|error| error.to_string())?;
+        command.stdin(Stdio::null()).stdout(file).stderr(copy);
+        let mut child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
+        let mut ended = false;
+        let up = holds_within(START, || {
+            ended = !matches!(child.try_wait(), Ok(None));
+            ended || answers()
+        });
+        self.0 = Some(child);
+        if up && !ended { Ok(()) } else { Err(format!("{program} does not start: {}", last_words(log))) }
+    }
+
+    /// Collects it after it was killed.
+    fn reap(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // Dead already, or what does not answer has to go.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks it to end, waits, and kills it if it does not.
+    pub(crate) fn stop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let pid = i32::try_from(child.id()).unwrap_or(0);
+            crate::harness::processes::signal(pid, rustix::process::Signal::TERM);
+            holds_within(Duration::from_secs(20), || !matches!(child.try_wait(), Ok(None)));
+        }
+        self.reap();
+    }
+}
+
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.lines().next_back().unwrap_or("it said nothing").to_owned()
+}

@@ -1,0 +1,104 @@
+//! The table as text.
+
+use std::fmt;
+
+use super::{
+    engine::Engine,
+    matrix::{Case, Outcome, Tally, Victim},
+};
+
+/// All engines.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rounds: usize,
+    engines: Vec<(String, Outcome)>,
+    skips: Vec<String>,
+}
+
+impl Table {
+    /// An empty one.
+    pub(crate) fn new(rounds: usize) -> Table {
+        Table { rounds, engines: Vec::new(), skips: Vec::new() }
+    }
+
+    /// Adds what was measured.
+    pub(crate) fn add(&mut self, engine: &dyn Engine, outcome: Outcome) {
+        if let Some(error) = &outcome.given_up {
+            self.skips.push(format!("{}: {error}", engine.name()));
+        }
+        let head = format!("{} {} ({})", engine.name(), engine.version(), engine.about());
+        self.engines.push((head, outcome));
+    }
+
+    /// An engine that could not be measured.
+    pub(crate) fn skip(&mut self, name: &str, reason: &str) {
+        self.skips.push(format!("{name}: {reason}"));
+    }
+}
+
+fn title(case: Case) -> String {
+    let victim = match case.victim {
+        Victim::Nobody => return "nobody killed".to_owned(),
+        Victim::Monitor => "monitor",
+        Victim::Daemon => "daemon",
+        Victim::Both => "both",
+    };
+    format!("{victim} killed {}", if case.ending { "around the exit" } else { "while running" })
+}
+
+const WIDTHS: [usize; 12] = [5, 8, 8, 5, 5, 5, 7, 6, 9, 7, 5, 7];
+const COLUMNS: [&str; 12] = [
+    "cells",
+    "lived on",
+    "ps wrong",
+    "right",
+    "lost",
+    "wrong",
+    "refused",
+    "mounts",
+    "processes",
+    "cgroups",
+    "paths",
+    "leaking",
+];
+
+fn row(f: &mut fmt::Formatter<'_>, title: &str, cells: &[String]) -> fmt::Result {
+    write!(f, "{title:<32}")?;
+    for (cell, width) in cells.iter().zip(WIDTHS) {
+        write!(f, " {cell:>width$}")?;
+    }
+    writeln!(f)
+}
+
+fn cells(case: Case, tally: &Tally) -> Vec<String> {
+    let lived = if case.ending { "-".to_owned() } else { tally.lived.to_string() };
+    let mut cells = vec![tally.cells.to_string(), lived];
+    let rest = [
+        tally.shown_wrong,
+        tally.right,
+        tally.lost,
+        tally.wrong,
+        tally.refused,
+        tally.mounts,
+        tally.processes,
+        tally.cgroups,
+        tally.paths,
+        tally.leaking,
+    ];
+    cells.extend(rest.iter().map(usize::to_string));
+    cells
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        row(f, &format!("{} rounds", self.rounds), &COLUMNS.map(str::to_owned))?;
+        for (head, outcome) in &self.engines {
+            writeln!(f, "{head}")?;
+            for (case, tally) in &outcome.rows {
+                row(f, &format!("  {}", title(*case)), &cells(*case, tally))?;
+            }
+        }
+        write!(f, "not measured: {}", self.skips.len())?;
+        self.skips.iter().try_for_each(|skip| write!(f, "\n  {skip}"))
+    }
+}
