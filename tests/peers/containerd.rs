@@ -128,8 +128,11 @@ impl Engine for Containerd {
             return Told::Nothing(format!("the task is {status:?}"));
         }
         match engine::within(self.call(&["task", "rm", name]), ANSWER) {
-            Some(output) if output.errors().trim().is_empty() && output.code < 255 => Told::Code(output.code),
-            other => Told::Nothing(other.map_or_else(String::new, |output| output.errors())),
+            // It warns of each code that is not 0; its own errors begin with its name.
+            Ok(output) if !output.errors().lines().any(|line| line.starts_with("ctr:")) => {
+                Told::Code(output.code)
+            }
+            other => Told::Nothing(other.map_or_else(|error| error, |output| output.errors())),
         }
     }
 

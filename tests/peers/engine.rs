@@ -34,8 +34,11 @@ pub(crate) enum Told {
 
 impl Told {
     /// From what a `wait` printed.
-    pub(crate) fn of_wait(output: Option<Output>) -> Told {
-        let Some(output) = output else { return Told::Nothing("no answer".to_owned()) };
+    pub(crate) fn of_wait(output: Result<Output, String>) -> Told {
+        let output = match output {
+            Ok(output) => output,
+            Err(error) => return Told::Nothing(error),
+        };
         match output.text().trim().parse() {
             Ok(code @ 0..=254) => Told::Code(code),
             Ok(_) | Err(_) => Told::Nothing(format!("{} {}", output.text(), output.errors().trim())),
@@ -92,23 +95,25 @@ pub(crate) trait Engine {
     fn stop(&mut self);
 }
 
-/// Runs a call that may not take longer; `None` if it did and was killed.
-pub(crate) fn within(mut call: Call, limit: Duration) -> Option<Output> {
+/// Runs a call that may not take longer; otherwise it is killed, and the error says so.
+pub(crate) fn within(mut call: Call, limit: Duration) -> Result<Output, String> {
     call.deadline = limit;
-    panic::catch_unwind(AssertUnwindSafe(|| call.run())).ok()
+    panic::catch_unwind(AssertUnwindSafe(|| call.run())).map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map_or("it panicked", String::as_str);
+        text.lines().next().unwrap_or("").to_owned()
+    })
 }
 
 /// Runs a call that must succeed; its output, or why not in one line.
 pub(crate) fn ok(call: Call) -> Result<String, String> {
-    let shown: Vec<String> = call.arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let shown = format!("{} {}", call.program.display(), shown.join(" "));
+    let shown = call.to_string();
     match within(call, COMMAND) {
-        Some(output) if output.code == 0 => Ok(output.text()),
-        Some(output) => {
+        Ok(output) if output.code == 0 => Ok(output.text()),
+        Ok(output) => {
             let errors = output.errors();
             Err(format!("{shown}: {}", errors.lines().next_back().unwrap_or("no message").trim()))
         }
-        None => Err(format!("{shown}: no end within {} s", COMMAND.as_secs())),
+        Err(error) => Err(format!("{shown}: {error}")),
     }
 }
 

@@ -137,7 +137,7 @@ fn collect_cgroups(at: &Path, depth: usize, marks: &[String], found: &mut BTreeS
     }
 }
 
-/// Waits until nothing is left or things do not change any more; what is left then.
+/// Waits until nothing is left, but not for ever; what is left then.
 pub(crate) fn settled(engine: &dyn Engine, place: &Path, id: &str, before: &Look) -> Left {
     let mut left = Left::default();
     holds_within(SETTLED, || {

@@ -27,7 +27,7 @@ impl Process {
 
     /// Whether it lives.
     pub(crate) fn is_alive(&self) -> bool {
-        rustix::process::pidfd_send_signal(&self.pidfd, Signal::CONT).is_ok() && processes::is_alive(self.pid)
+        processes::is_alive(self.pid)
     }
 }
 

@@ -24,6 +24,8 @@ use crate::harness::{holds_within, random::Random};
 
 /// A state that has not come by then does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// To know what one costs.
+const LOOKS: u32 = 20;
 /// Shims that die at once.
 const MANY: usize = 10;
 
@@ -80,6 +82,10 @@ fn measure(scratch: &Path, rounds: usize) -> Result<(), String> {
         }
         print(title, figures);
     }
+    let begun = Instant::now();
+    (0..LOOKS).for_each(|_| drop(Look::now(&bench.mysup, &bench.place, None)));
+    let look = begun.elapsed().as_secs_f64() * 1e3 / f64::from(LOOKS);
+    say(&format!("  one look at the whole host takes {look:.1} ms of these times"));
     let mut figures = Figures::default();
     for _ in 0..rounds.div_ceil(MANY) {
         bench.many(&mut figures)?;
@@ -99,7 +105,7 @@ fn print(title: &str, mut figures: Figures) {
         |share: usize| figures.times.get(last * share / 100).map_or(0.0, |time| time.as_secs_f64() * 1e3);
     say(&format!("{title:<54} p50 {:>7.1} ms  p99 {:>7.1} ms  max {:>7.1} ms", at(50), at(99), at(100)));
     say(&format!(
-        "  rounds {}, exit code right {}, unknown and said so {}, wrong {}, not well after {} s: {}",
+        "  containers {}, exit code right {}, unknown and said so {}, wrong {}, not well after {} s: {}",
         figures.times.len() + figures.late,
         figures.right,
         figures.unknown,

@@ -13,18 +13,25 @@ pub(crate) struct Table {
     rounds: usize,
     engines: Vec<(String, Outcome)>,
     skips: Vec<String>,
+    /// Engines of which something is counted even if nobody is killed.
+    doubts: Vec<&'static str>,
 }
 
 impl Table {
     /// An empty one.
     pub(crate) fn new(rounds: usize) -> Table {
-        Table { rounds, engines: Vec::new(), skips: Vec::new() }
+        Table { rounds, engines: Vec::new(), skips: Vec::new(), doubts: Vec::new() }
     }
 
     /// Adds what was measured.
     pub(crate) fn add(&mut self, engine: &dyn Engine, outcome: Outcome) {
         if let Some(error) = &outcome.given_up {
             self.skips.push(format!("{}: {error}", engine.name()));
+        }
+        let trusted = |tally: &Tally| tally.right == tally.cells && tally.leaking == 0;
+        let control = outcome.rows.iter().find(|(case, _)| case.victim == Victim::Nobody);
+        if !control.is_some_and(|(_, tally)| trusted(tally)) {
+            self.doubts.push(engine.name());
         }
         let head = format!("{} {} ({})", engine.name(), engine.version(), engine.about());
         self.engines.push((head, outcome));
@@ -97,6 +104,9 @@ impl fmt::Display for Table {
             for (case, tally) in &outcome.rows {
                 row(f, &format!("  {}", title(*case)), &cells(*case, tally))?;
             }
+        }
+        if !self.doubts.is_empty() {
+            writeln!(f, "not clean with nobody killed, so not to be trusted: {}", self.doubts.join(", "))?;
         }
         write!(f, "not measured: {}", self.skips.len())?;
         self.skips.iter().try_for_each(|skip| write!(f, "\n  {skip}"))
