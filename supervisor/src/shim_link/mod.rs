@@ -8,6 +8,7 @@
 
 mod adopt;
 pub(crate) mod children;
+mod deadlines;
 pub(crate) mod entry;
 pub(crate) mod framed;
 mod journal;

@@ -26,6 +26,7 @@ use tokio::{
 use super::{
     Command, Event, Events, adopt,
     children::Children,
+    deadlines::{ADOPTIONS, ENDING, LOCK_END, LOOK, REPORT, RETRY, SEND, START, STEP, TEARDOWNS},
     entry::{Entry, Launch},
     framed::{Framed, FramedError},
     lost::{self, Init},
@@ -36,27 +37,6 @@ use crate::{
     error::{chain, system_failure},
     sys,
 };
-
-/// From the plan to a running program.
-const START: Duration = Duration::from_secs(60);
-/// One teardown step, or the wait between a stop's kill and the end.
-const STEP: Duration = Duration::from_secs(30);
-/// From a connection to a living shim to its report.
-const REPORT: Duration = Duration::from_secs(5);
-/// A small message to a shim.
-const SEND: Duration = Duration::from_secs(5);
-/// From the end of a shim's connection to the end of its lock, when it died.
-const LOCK_END: Duration = Duration::from_secs(5);
-/// Between two looks at that lock.
-const LOOK: Duration = Duration::from_millis(5);
-/// Between two tries to reach a silent shim.
-const RETRY: Duration = Duration::from_secs(1);
-/// A shim that refuses a connection may be about to end: its lock is free in a moment. After this it is called silent.
-const ENDING: Duration = Duration::from_secs(1);
-/// Shims that may fail to adopt, one after another, before the container is ended.
-const ADOPTIONS: u32 = 3;
-/// Teardown processes that may die before we give up until somebody asks again.
-const TEARDOWNS: u32 = 5;
 
 /// A link's task.
 pub(crate) struct Task {
