@@ -46,12 +46,18 @@ impl Snapshot {
     /// # Errors
     /// If a directory of ours cannot be read.
     pub(super) fn take(config: &Config, territory: &Territory) -> Result<Self, CliError> {
+        // Before and after all else: what starts or ends meanwhile is seen with its lock, or not at all.
+        let before = disk::lock_table();
         let mut strangers = Vec::new();
-        let mut states = BTreeMap::new();
+        let (mut states, mut locked) = (BTreeMap::new(), BTreeSet::new());
         for (name, path) in disk::entries(&config.containers())? {
             match disk::container_id(&name, &path) {
                 Some(id) => {
-                    states.insert(id.clone(), StateDirectory::read(path, &id));
+                    let state = StateDirectory::read(path, &id);
+                    if state.is_in(&before) {
+                        locked.insert(id.clone());
+                    }
+                    states.insert(id, state);
                 }
                 None => strangers.push(path),
             }
@@ -72,9 +78,8 @@ impl Snapshot {
         let host = mounts::own();
         let cgroups = mounts::cgroups(&host);
         let boot = disk::boot_id();
-        let table = disk::lock_table();
-        let locked =
-            states.iter().filter(|(_, state)| state.is_in(&table)).map(|(id, _)| id.clone()).collect();
+        let after = disk::lock_table();
+        locked.extend(states.iter().filter(|(_, state)| state.is_in(&after)).map(|(id, _)| id.clone()));
         Ok(Self { locked, processes, namespaces, host, cgroups, states, runs, strangers, trash, boot })
     }
 
