@@ -40,16 +40,19 @@ mod teardown_busy;
 mod terminal;
 mod tidy;
 mod user;
+mod vm;
 mod volumes;
 mod volumes_refused;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = sweep::command().or_else(kill_points::command) {
+    if let Some(code) = sweep::command().or_else(kill_points::command).or_else(vm::command) {
         return code;
     }
     let mut cases = vec![
+        // First, since it takes longest.
+        vm::cases(),
         tidy::cases(),
         supervisor::cases(),
         lifecycle::cases(),

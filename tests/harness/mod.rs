@@ -39,6 +39,13 @@ macro_rules! cases {
     };
 }
 
+/// Whether this kernel is at least Linux `major.minor`.
+pub(crate) fn linux_is_at_least(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// Waits until `condition` holds. `what` completes "waited in vain until ...".
 #[track_caller]
 pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {

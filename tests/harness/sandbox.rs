@@ -61,11 +61,15 @@ impl Sandbox {
     /// A fresh one; nothing is started yet.
     pub(crate) fn new(name: &str, random: Random) -> Sandbox {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let directory = base().join(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
+        Sandbox::at(name, &base().join(COUNT.fetch_add(1, Ordering::Relaxed).to_string()), random)
+    }
+
+    /// One in a directory, which may have been a sandbox before.
+    pub(crate) fn at(name: &str, directory: &Path, random: Random) -> Sandbox {
         fs::create_dir_all(directory.join("w")).expect("the directory of the suite is writable");
         Sandbox {
             name: name.to_owned(),
-            directory,
+            directory: directory.to_owned(),
             random: Mutex::new(random),
             used: AtomicBool::new(false),
             ids: Mutex::default(),
