@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Cgroups, accelerator::Accelerator};
+use super::{CORE, Cgroups, accelerator::Accelerator};
 
 const HELP: &str = "\
 usage: tests/vm/run [--cgroup v2|v1|both] [--accel auto|kvm|tcg] [--cuts N] [--seed S] [--all | FILTER...]
@@ -20,14 +20,16 @@ pub(super) struct Options {
     pub(super) cuts: usize,
     /// Decides when.
     pub(super) seed: u64,
-    /// In place of the core cases those whose name contains one of these, or all.
+    /// What is run inside.
+    pub(super) core: &'static [&'static str],
+    /// In place of these the cases whose name contains one of these, or all.
     pub(super) filters: Option<Vec<String>>,
 }
 
 impl Options {
     /// The core cases and one cut, with cgroup version 2.
     pub(super) fn of(seed: u64) -> Options {
-        Options { cgroups: vec![Cgroups::V2], accelerator: None, cuts: 1, seed, filters: None }
+        Options { cgroups: vec![Cgroups::V2], accelerator: None, cuts: 1, seed, core: CORE, filters: None }
     }
 
     /// Reads the arguments.

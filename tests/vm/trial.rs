@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    CORE, Cgroups,
+    Cgroups,
     accelerator::{self, Accelerator},
     initramfs,
     kernel::{self, Kernel},
@@ -119,11 +119,11 @@ struct Trial<'a> {
 impl Trial<'_> {
     fn all(&mut self, options: &Options) -> Result<(), Trouble> {
         let (phase, task) = match &options.filters {
-            None => ("cases", CORE.join(" ")),
+            None => ("cases", options.core.join(" ")),
             Some(filters) => ("filters", filters.join(" ")),
         };
         let mut promises = self.boot(phase, &task, options.cuts > 0)?;
-        if options.filters.is_none() && self.figures.passed != CORE.len() + 1 {
+        if options.filters.is_none() && self.figures.passed != options.core.len() + 1 {
             return Err(self.failed(None, "not every core case was run"));
         }
         for cut in 1..=options.cuts {
