@@ -64,9 +64,8 @@ impl Engine for Containerd {
         "containerd"
     }
 
-    fn version(&self) -> String {
-        let all = ["containerd", "runc"].map(engine::version);
-        format!("{}, runc {}", all[0], all[1])
+    fn programs(&self) -> Vec<&Path> {
+        ["containerd", "runc", "ctr"].map(Path::new).to_vec()
     }
 
     fn about(&self) -> &'static str {

@@ -46,9 +46,8 @@ impl Engine for Docker {
         "docker"
     }
 
-    fn version(&self) -> String {
-        let all = ["dockerd", "containerd", "runc"].map(engine::version);
-        format!("{}, containerd {}, runc {}", all[0], all[1], all[2])
+    fn programs(&self) -> Vec<&Path> {
+        ["dockerd", "containerd", "runc", "docker"].map(Path::new).to_vec()
     }
 
     fn about(&self) -> &'static str {

@@ -51,8 +51,8 @@ pub(crate) trait Engine {
     /// As in the table.
     fn name(&self) -> &'static str;
 
-    /// Its version and those of its parts.
-    fn version(&self) -> String;
+    /// What must be installed, to be shown with its version.
+    fn programs(&self) -> Vec<&Path>;
 
     /// Its daemon, the monitors and the options that matter, in one line.
     fn about(&self) -> &'static str;
@@ -117,16 +117,24 @@ pub(crate) fn ok(call: Call) -> Result<String, String> {
     }
 }
 
-/// The program's first line for `--version`, or that it is not there.
-pub(crate) fn version(program: &str) -> String {
-    let output = Command::new(program).arg("--version").output();
-    let text = output.map_or_else(
-        |_| "not installed".to_owned(),
-        |output| String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("").to_owned(),
-    );
-    let numbers =
+/// The versions of all programs of an engine.
+///
+/// # Errors
+/// One of them is not installed.
+pub(crate) fn versions(engine: &dyn Engine) -> Result<String, String> {
+    let all: Result<Vec<String>, String> = engine.programs().into_iter().map(version).collect();
+    all.map(|all| all.join(", "))
+}
+
+fn version(program: &Path) -> Result<String, String> {
+    let name = program.file_name().unwrap_or_default().display();
+    let output =
+        Command::new(program).arg("--version").output().map_err(|error| format!("{name}: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let is_number =
         |word: &&str| word.starts_with(|letter: char| letter.is_ascii_digit()) && word.contains('.');
-    text.split([' ', ',']).find(numbers).unwrap_or(&text).to_owned()
+    let number = text.split([' ', ',', '\n']).find(is_number).unwrap_or("of an unknown version");
+    Ok(format!("{name} {number}"))
 }
 
 /// A daemon that was started here.

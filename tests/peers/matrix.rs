@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     containerd::name_of,
-    engine::{Engine, NOTICED, Told},
+    engine::{self, Engine, NOTICED, Told},
     leftovers::{self, Left, Look, VOLUMES},
     process::{self, Process},
     say,
@@ -85,6 +85,8 @@ pub(crate) struct Tally {
 /// The rows of one engine, and why it was given up if it was.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
+    /// Of all programs of the engine.
+    pub(crate) versions: String,
     /// In the order of the table.
     pub(crate) rows: Vec<(Case, Tally)>,
     /// An engine that cannot be started again has no more cells.
@@ -101,12 +103,13 @@ pub(crate) fn run(
     rounds: usize,
     verbose: bool,
 ) -> Result<Outcome, String> {
+    let versions = engine::versions(engine)?;
     engine.start()?;
     engine.prepare()?;
     let mut bench = Bench { place, verbose, count: 0, random: Random::new(1, engine.name()) };
     // The first container makes directories that stay.
     bench.cell(engine, Victim::Nobody, Moment::Running, &mut Tally::default())?;
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome { versions, ..Outcome::default() };
     for (case, moments) in cases(engine.has_daemon()) {
         let mut tally = Tally::default();
         for moment in (0..rounds).flat_map(|_| moments.clone()) {

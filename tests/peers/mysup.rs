@@ -42,8 +42,8 @@ impl Engine for Mysup {
         if self.flags.is_empty() { "mysup" } else { "mysup --init" }
     }
 
-    fn version(&self) -> String {
-        engine::version(&command::program().to_string_lossy())
+    fn programs(&self) -> Vec<&Path> {
+        vec![command::program()]
     }
 
     fn about(&self) -> &'static str {

@@ -36,9 +36,8 @@ impl Engine for Podman {
         "podman"
     }
 
-    fn version(&self) -> String {
-        let all = ["podman", "conmon", "runc"].map(engine::version);
-        format!("{}, conmon {}, runc {}", all[0], all[1], all[2])
+    fn programs(&self) -> Vec<&Path> {
+        ["podman", "conmon", "runc"].map(Path::new).to_vec()
     }
 
     fn about(&self) -> &'static str {

@@ -70,7 +70,7 @@ fn measure(scratch: &Path, rounds: usize) -> Result<(), String> {
     let mut bench =
         Bench { records: BTreeSet::new(), mysup, place, count: 0, random: Random::new(1, "recovery") };
     bench.learn_records()?;
-    say(&format!("mysup {}: from SIGKILL, {rounds} rounds each", bench.mysup.version()));
+    say(&format!("{}: from SIGKILL, {rounds} rounds each", engine::versions(&bench.mysup)?));
     for (scene, title) in [
         (Scene::Running, "shim and supervisor killed; adopted, ps shows Up"),
         (Scene::Ending, "the same while the program ends; nothing is left"),

@@ -33,7 +33,7 @@ impl Table {
         if !control.is_some_and(|(_, tally)| trusted(tally)) {
             self.doubts.push(engine.name());
         }
-        let head = format!("{} {} ({})", engine.name(), engine.version(), engine.about());
+        let head = format!("{}: {} ({})", engine.name(), engine.about(), outcome.versions);
         self.engines.push((head, outcome));
     }
 
