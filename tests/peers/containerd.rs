@@ -123,15 +123,19 @@ impl Engine for Containerd {
             status = self.status(name);
             status.as_deref() != Some("RUNNING")
         });
+        if status.as_deref() == Some("RUNNING") {
+            return Told::Silence("the task is RUNNING".to_owned());
+        }
         if status.as_deref() != Some("STOPPED") {
-            return Told::Nothing(format!("the task is {status:?}"));
+            return Told::Unknown(format!("the task is {status:?}"));
         }
         match engine::within(self.call(&["task", "rm", name]), ANSWER) {
             // It warns of each code that is not 0; its own errors begin with its name.
             Ok(output) if !output.errors().lines().any(|line| line.starts_with("ctr:")) => {
                 Told::Code(output.code)
             }
-            other => Told::Nothing(other.map_or_else(|error| error, |output| output.errors())),
+            Ok(output) => Told::Unknown(output.errors()),
+            Err(error) => Told::Silence(error),
         }
     }
 

@@ -28,8 +28,10 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) enum Told {
     /// A code.
     Code(i32),
-    /// None, or one that says that it is unknown (-1, 255); the engine's words.
-    Nothing(String),
+    /// That it is unknown (-1, 255), or an error; the engine's words.
+    Unknown(String),
+    /// Nothing, for as long as he waits.
+    Silence(String),
 }
 
 impl Told {
@@ -37,11 +39,11 @@ impl Told {
     pub(crate) fn of_wait(output: Result<Output, String>) -> Told {
         let output = match output {
             Ok(output) => output,
-            Err(error) => return Told::Nothing(error),
+            Err(error) => return Told::Silence(error),
         };
         match output.text().trim().parse() {
             Ok(code @ 0..=254) => Told::Code(code),
-            Ok(_) | Err(_) => Told::Nothing(format!("{} {}", output.text(), output.errors().trim())),
+            Ok(_) | Err(_) => Told::Unknown(format!("{} {}", output.text(), output.errors().trim())),
         }
     }
 }

@@ -67,8 +67,10 @@ pub(crate) struct Tally {
     pub(crate) shown_wrong: usize,
     /// The user was told the true exit code.
     pub(crate) right: usize,
-    /// He was told none, or that it is unknown.
-    pub(crate) lost: usize,
+    /// He was told that it is unknown.
+    pub(crate) unknown: usize,
+    /// He was told nothing.
+    pub(crate) silent: usize,
     /// He was told another one.
     pub(crate) wrong: usize,
     /// A start of the daemon or a removal failed.
@@ -298,9 +300,13 @@ fn judge(told: &Told, truth: i32, tally: &mut Tally, notes: &mut Vec<String>) {
             tally.wrong += 1;
             notes.push(format!("told {code}, but it was {truth}"));
         }
-        Told::Nothing(words) => {
-            tally.lost += 1;
+        Told::Unknown(words) => {
+            tally.unknown += 1;
             notes.push(format!("it was {truth}, told: {words}"));
+        }
+        Told::Silence(words) => {
+            tally.silent += 1;
+            notes.push(format!("it was {truth}, and nothing was told: {words}"));
         }
     }
 }

@@ -105,7 +105,7 @@ fn print(title: &str, mut figures: Figures) {
         |share: usize| figures.times.get(last * share / 100).map_or(0.0, |time| time.as_secs_f64() * 1e3);
     say(&format!("{title:<54} p50 {:>7.1} ms  p99 {:>7.1} ms  max {:>7.1} ms", at(50), at(99), at(100)));
     say(&format!(
-        "  containers {}, exit code right {}, unknown and said so {}, wrong {}, not well after {} s: {}",
+        "  containers {}, exit code right {}, unknown and said so {}, wrong or none {}, not well after {} s: {}",
         figures.times.len() + figures.late,
         figures.right,
         figures.unknown,
@@ -252,8 +252,8 @@ impl Figures {
     fn judge(&mut self, told: &Told, program: &Program) {
         match told {
             Told::Code(code) if *code == program.truth() => self.right += 1,
-            Told::Code(_) => self.wrong += 1,
-            Told::Nothing(_) => self.unknown += 1,
+            Told::Code(_) | Told::Silence(_) => self.wrong += 1,
+            Told::Unknown(_) => self.unknown += 1,
         }
     }
 }

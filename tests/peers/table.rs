@@ -53,13 +53,14 @@ fn title(case: Case) -> String {
     format!("{victim} killed {}", if case.ending { "around the exit" } else { "while running" })
 }
 
-const WIDTHS: [usize; 12] = [5, 8, 8, 5, 5, 5, 7, 6, 9, 7, 5, 7];
-const COLUMNS: [&str; 12] = [
+const WIDTHS: [usize; 13] = [5, 8, 8, 5, 7, 6, 5, 7, 6, 9, 7, 5, 7];
+const COLUMNS: [&str; 13] = [
     "cells",
     "lived on",
     "ps wrong",
     "right",
-    "lost",
+    "unknown",
+    "silent",
     "wrong",
     "refused",
     "mounts",
@@ -83,7 +84,8 @@ fn cells(case: Case, tally: &Tally) -> Vec<String> {
     let rest = [
         tally.shown_wrong,
         tally.right,
-        tally.lost,
+        tally.unknown,
+        tally.silent,
         tally.wrong,
         tally.refused,
         tally.mounts,
