@@ -1,4 +1,4 @@
-//! containerd by its own client `ctr`: the monitor is containerd's shim. An exit code is asked for by `ctr task rm`.
+//! containerd by its own client `ctr`: the monitor is containerd's shim. An exit code is in what `ctr task rm` says.
 
 use std::{
     fs,
@@ -130,9 +130,14 @@ impl Engine for Containerd {
             return Told::Unknown(format!("the task is {status:?}"));
         }
         match engine::within(self.call(&["task", "rm", name]), ANSWER) {
-            // It warns of each code that is not 0; its own errors begin with its name.
-            Ok(output) if !output.errors().lines().any(|line| line.starts_with("ctr:")) => {
-                Told::Code(output.code)
+            // Its own exit code is 0; it warns of each code that is not.
+            Ok(output) if output.code == 0 => {
+                let text = output.errors();
+                let code = match text.split_once("non-zero exit code ") {
+                    None => Some(0),
+                    Some((_, rest)) => rest.trim_end().trim_end_matches('"').parse().ok(),
+                };
+                code.map_or(Told::Unknown(text), Told::Code)
             }
             Ok(output) => Told::Unknown(output.errors()),
             Err(error) => Told::Silence(error),
@@ -141,7 +146,7 @@ impl Engine for Containerd {
 
     fn remove(&self, name: &str) -> Result<(), String> {
         if self.status(name).is_some() {
-            // Its code is the task's exit code: whether it worked is seen by the next command.
+            // Whether it worked is seen by the next command.
             let _ = engine::ok(self.call(&["task", "rm", "-f", name]));
         }
         engine::ok(self.call(&["container", "rm", name])).map(drop)
