@@ -248,17 +248,17 @@ impl Bench<'_> {
     }
 }
 
+/// The daemon comes first, so that of both none sees the other die.
 fn victims(engine: &dyn Engine, victim: Victim, id: &str) -> Result<Vec<Process>, String> {
-    let monitor = || engine.monitor(id).ok_or(format!("the monitor of {id} is not found"));
     let mut victims = Vec::new();
-    if matches!(victim, Victim::Monitor | Victim::Both) {
-        victims.push(monitor()?);
-    }
     if matches!(victim, Victim::Daemon | Victim::Both) {
         victims.extend(engine.daemon());
         if victims.is_empty() {
             return Err("the daemon is not found".to_owned());
         }
+    }
+    if matches!(victim, Victim::Monitor | Victim::Both) {
+        victims.push(engine.monitor(id).ok_or(format!("the monitor of {id} is not found"))?);
     }
     Ok(victims)
 }
