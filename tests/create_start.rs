@@ -5,6 +5,7 @@ use crate::harness::{Case, Sandbox, inspect, wait_until};
 pub(crate) fn cases() -> Vec<Case> {
     crate::cases![
         created_container_is_created_and_has_no_process,
+        wait_for_what_never_ran_answers_at_once,
         start_runs_what_was_created,
         start_attached_prints_output_and_returns_the_code,
         start_interactive_reads_standard_input,
@@ -21,6 +22,18 @@ pub(crate) fn cases() -> Vec<Case> {
 fn create<'a>(sandbox: &Sandbox, flags: &[&'a str], command: &[&'a str]) -> String {
     let image = sandbox.image();
     sandbox.ok(&[&["create"], flags, &[image], command].concat())
+}
+
+/// docker's and podman's way: it does not run, and `inspect` says 0.
+fn wait_for_what_never_ran_answers_at_once(sandbox: &Sandbox) {
+    create(sandbox, &["--name", "one"], &["sh", "-c", "exit 6"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), "0");
+    assert_eq!(inspect::number(&sandbox.inspect("one"), "State.ExitCode"), 0);
+    assert_eq!(sandbox.status("one"), "created");
+    sandbox.kill_supervisor();
+    assert_eq!(sandbox.ok(&["wait", "one"]), "0");
+    sandbox.ok(&["start", "one"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), "6");
 }
 
 fn created_container_is_created_and_has_no_process(sandbox: &Sandbox) {

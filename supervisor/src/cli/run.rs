@@ -174,6 +174,11 @@ fn code_of(
         Ended::Detached => Ok(0),
         Ended::ReaderGone => Ok(OUTPUT_CUT),
         Ended::Interrupted(signal) => Ok(ExitStatus::Signal(signal).shell_code()),
+        Ended::Lost { started: false }
+            if container.is_some_and(|container| never_ran(instance, container)) =>
+        {
+            Err(CliError::NoAnswer)
+        }
         Ended::Lost { started } => match container.map(|container| ask_for_code(instance, container)) {
             // Its supervisor died before it was made: there never was one.
             Some(Err(CliError::StatusUnknown(_))) if !started => Err(CliError::NoAnswer),
@@ -181,6 +186,12 @@ fn code_of(
             None => Err(CliError::NoAnswer),
         },
     }
+}
+
+/// Whether a container is there that was never started.
+fn never_ran(instance: &Instance, container: &str) -> bool {
+    let info = instance.connect().and_then(|mut client| client.inspect(container));
+    info.is_ok_and(|info| info.state == ContainerState::Created && info.exit.is_none())
 }
 
 /// The container of a `run` whose supervisor died before it told the id. Only one that is known to run under this very

@@ -222,14 +222,10 @@ impl Registry {
         let known = match (&container.exit, &container.state) {
             (Some(report), _) => Some(report.clone()),
             (None, State::Exited | State::Removing { ran: true }) => Some(unknown_exit()),
-            (
-                None,
-                State::New
-                | State::Created
-                | State::Removing { ran: false }
-                | State::Live(_)
-                | State::Unreachable(_),
-            ) => None,
+            (None, State::Created) => Some(never_ran()),
+            (None, State::New | State::Removing { ran: false } | State::Live(_) | State::Unreachable(_)) => {
+                None
+            }
         };
         match known {
             // A client that hung up does not wait any more.
@@ -320,6 +316,17 @@ fn unknown_exit() -> ExitReport {
         started_at: None,
         finished_at: 0,
         error: "its exit record cannot be read".into(),
+    }
+}
+
+/// docker's and podman's answer for what does not run and never did: at once, and the 0 that `inspect` shows.
+fn never_ran() -> ExitReport {
+    ExitReport {
+        status: ExitStatus::Code(0),
+        oom_killed: false,
+        started_at: None,
+        finished_at: 0,
+        error: String::new(),
     }
 }
 
