@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Case, Sandbox, inspect, linux_is_at_least, processes, terminal::Terminal, wait_until};
+use crate::harness::{Case, Sandbox, command, inspect, linux_is_at_least, processes, terminal::Terminal, wait_until};
 
 pub(crate) fn cases() -> Vec<Case> {
     crate::cases![
@@ -12,7 +12,11 @@ pub(crate) fn cases() -> Vec<Case> {
         terminal_goes_on_with_another_shim,
         stop_that_was_under_way_keeps_its_deadline,
         init_of_dead_shim_and_dead_supervisor_is_adopted,
+        ten_shims_killed_at_once_are_all_replaced,
+        terminal_goes_on_with_another_supervisor,
         containers_do_not_notice_a_replaced_supervisor,
+        replacement_without_a_shim_is_refused_before_the_old_one_ends,
+        shims_are_started_when_the_program_was_replaced_or_removed,
     ]
 }
 
@@ -105,6 +109,105 @@ fn init_of_dead_shim_and_dead_supervisor_is_adopted(sandbox: &Sandbox) {
         assert_eq!(sandbox.mysup(&["wait", "one"]).expect_code(255).text(), "255");
         assert!(sandbox.ok(&["ps", "-a"]).contains("Exited (unknown)"));
     }
+}
+
+fn ten_shims_killed_at_once_are_all_replaced(sandbox: &Sandbox) {
+    let names: Vec<String> = (0..10).map(|number| format!("c{number}")).collect();
+    let before: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let code = sandbox.exit_code();
+            sandbox.start_obedient(name, &[], code);
+            (sandbox.init_pid(name), sandbox.shim_pid(name), code)
+        })
+        .collect();
+    for (_, shim, _) in &before {
+        processes::signal(*shim, Signal::KILL);
+    }
+    for (name, (init, shim, code)) in names.iter().zip(before) {
+        let lock = sandbox.state_directory(name).join("lock");
+        wait_until("another shim has adopted the container", || {
+            processes::lock_holder(&lock).is_some_and(|pid| pid != shim)
+        });
+        assert_eq!((sandbox.status(name).as_str(), sandbox.init_pid(name)), ("running", init), "{name}");
+        sandbox.ok(&["stop", name]);
+        assert_eq!(sandbox.ok(&["wait", name]), code.to_string(), "{name}");
+        assert_eq!(sandbox.ok(&["logs", name]), "up", "{name}");
+    }
+}
+
+/// A directory with copies of both programs.
+fn installation(sandbox: &Sandbox, name: &str) -> std::path::PathBuf {
+    let directory = sandbox.new_directory(name);
+    let both = [command::program().to_owned(), command::program().with_file_name("mysup-shim")];
+    // Not by a write of ours: a fork in another test's thread would keep the file busy for exec.
+    let copied = std::process::Command::new("cp").args(both).arg(&directory).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp works");
+    std::path::PathBuf::from(directory)
+}
+
+fn replacement_without_a_shim_is_refused_before_the_old_one_ends(sandbox: &Sandbox) {
+    sandbox.start_obedient("one", &[], 7);
+    let supervisor = sandbox.supervisor();
+    let broken = installation(sandbox, "broken");
+    std::fs::remove_file(broken.join("mysup-shim")).expect("the sandbox is ours");
+    sandbox.use_program(broken.join("mysup"));
+    sandbox.refused(&["start", "--replace"], 1, &["mysup-shim"]);
+    assert_eq!(sandbox.supervisor(), supervisor, "it is still the old one");
+    sandbox.ok(&["stop", "one"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), "7");
+}
+
+fn shims_are_started_when_the_program_was_replaced_or_removed(sandbox: &Sandbox) {
+    let place = installation(sandbox, "place");
+    sandbox.use_program(place.join("mysup"));
+    sandbox.start_obedient("one", &["--init"], 7);
+    for removed in [false, true] {
+        for program in ["mysup", "mysup-shim"] {
+            std::fs::remove_file(place.join(program)).expect("the sandbox is ours");
+        }
+        if !removed {
+            // What stands there now must not be run by a supervisor that does not know it.
+            for program in ["mysup", "mysup-shim"] {
+                std::os::unix::fs::symlink("/bin/false", place.join(program)).expect("the sandbox is ours");
+            }
+        }
+        sandbox.use_program(command::program().to_owned());
+        sandbox.run(&["--rm", "--init"], &["sh", "-c", "exit 6"]).expect_code(6);
+        replace_shim(sandbox, "one");
+        assert_eq!(sandbox.status("one"), "running");
+        let shim = processes::stat(sandbox.shim_pid("one")).expect("it runs");
+        assert_eq!(shim.program, "mysup-shim");
+        assert!(
+            processes::link(sandbox.shim_pid("one"), "exe")
+                .is_some_and(|exe| exe.ends_with("mysup-shim (deleted)"))
+        );
+    }
+    sandbox.ok(&["stop", "one"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), "7");
+    sandbox.ok(&["doctor"]);
+}
+
+fn terminal_goes_on_with_another_supervisor(sandbox: &Sandbox) {
+    let line = sandbox.run_line(&["-ti", "--name", "one"], &["sh"]);
+    let mut terminal = Terminal::run(sandbox, &line, 24, 80);
+    terminal.type_keys("echo first$((1+1))\n");
+    terminal.wait_for("first2");
+    let shim = sandbox.shim_pid("one");
+    sandbox.ok(&["start", "--replace"]);
+    terminal.type_keys("echo second$((1+1))\n");
+    terminal.wait_for("second2");
+    terminal.resize(31, 99);
+    terminal.type_keys("stty size\n");
+    terminal.wait_for("31 99");
+    assert_eq!(sandbox.shim_pid("one"), shim);
+    // The new supervisor holds the terminal too.
+    replace_shim(sandbox, "one");
+    terminal.type_keys("echo third$((1+1))\n");
+    terminal.wait_for("third2");
+    terminal.type_keys("exit 9\n");
+    assert_eq!(terminal.wait(), Some(9));
+    terminal.expect_restored();
 }
 
 fn containers_do_not_notice_a_replaced_supervisor(sandbox: &Sandbox) {

@@ -97,6 +97,8 @@ fn sweep_directory(path: &str) -> ExitCode {
 /// Moves the connections from fd 0 and 1 to numbers above 2 and puts /dev/null there, so that no descriptor of ours can
 /// ever be taken for the program's.
 fn take_connections() -> Result<(UnixStream, Option<UnixStream>), SysError> {
+    // For ps(1), when we were started by a descriptor. Cannot fail for so short a name.
+    let _ = rustix::thread::set_name(c"mysup-shim");
     point::keep_reachable();
     // Our own session: the terminal of whoever started the supervisor must not signal us. Fails if we lead one already.
     let _ = rustix::process::setsid();

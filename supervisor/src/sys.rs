@@ -148,6 +148,12 @@ pub(crate) fn short_socket_path(directory: &Path, name: &str) -> io::Result<(Pat
     Ok((PathBuf::from(format!("/proc/self/fd/{}/{name}", opened.as_raw_fd())), Some(opened)))
 }
 
+/// A descriptor that stands for a file, and keeps it, without opening it.
+pub(crate) fn open_path(path: &Path) -> io::Result<File> {
+    let flags = i32::from_ne_bytes(rustix::fs::OFlags::PATH.bits().to_ne_bytes());
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 /// Our effective user.
 pub(crate) fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()

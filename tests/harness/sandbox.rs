@@ -120,6 +120,11 @@ impl Sandbox {
         *lock(&self.program) = path;
     }
 
+    /// The `mysup` that is used.
+    pub(crate) fn program(&self) -> PathBuf {
+        lock(&self.program).clone()
+    }
+
     /// A random exit code; the seed of the run decides it.
     pub(crate) fn exit_code(&self) -> i32 {
         lock(&self.random).exit_code()

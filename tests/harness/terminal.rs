@@ -15,7 +15,7 @@ use rustix::{
     termios::{self, Winsize},
 };
 
-use super::{command, holds_within, processes, sandbox::Sandbox, wait_until};
+use super::{holds_within, processes, sandbox::Sandbox, wait_until};
 
 /// A client that runs on a terminal of its own, as session leader.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Terminal {
         let line = open();
         let before = settings(&line);
         let mut call = Command::new("setsid");
-        call.arg("-c").arg(command::program()).args(arguments).env("TERM", "xterm");
+        call.arg("-c").arg(sandbox.program()).args(arguments).env("TERM", "xterm");
         call.envs(sandbox.environment())
             .stdin(Stdio::from(open()))
             .stdout(Stdio::from(open()))

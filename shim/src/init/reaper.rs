@@ -21,6 +21,8 @@ use crate::{reap, sys::process};
 /// for the program's end, and the program.
 pub(crate) fn run(args: &[String]) -> u8 {
     let [number, args @ ..] = args else { return 128 };
+    // For ps(1): we were started by a descriptor. Cannot fail for so short a name.
+    let _ = rustix::thread::set_name(c"mysup-init");
     // From here on the program does not get it by inheritance, ...
     let Ok(Ok(status)) = number.parse().map(process::inherited) else { return 128 };
     // ... nor by /proc/1/fd, pidfd_getfd(2) or ptrace(2), even as root (who is given CAP_SYS_PTRACE can end us as he likes).

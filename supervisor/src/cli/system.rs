@@ -15,6 +15,7 @@ use super::{
     output, table,
     template::Template,
 };
+use crate::{error::chain, shim_link::spawn::Spawner};
 
 /// Starts the supervisor in the background and returns when it answers.
 ///
@@ -22,6 +23,8 @@ use super::{
 /// If one runs already, naming its pid, and is not to be replaced; or it cannot be started.
 pub(crate) fn start(instance: &Instance, replace: bool) -> Result<u8, CliError> {
     if replace {
+        // Before the old one goes: a new one without a shim could not take its place.
+        Spawner::find().map_err(|error| CliError::Launch { reason: chain(&error) })?;
         end(instance, false)?;
     }
     let deadline = Instant::now() + DYING;

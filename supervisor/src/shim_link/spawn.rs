@@ -1,25 +1,34 @@
 //! Starting `mysup-shim`: its arguments, its three descriptors and its environment.
 
 use std::{
+    fs::File,
     io,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{fs::MetadataExt, net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
+    sync::Arc,
 };
 
 use mysup_ipc::point;
 
-use crate::{error::Error, log};
+use crate::{error::Error, log, sys};
 
 const NAME: &str = "mysup-shim";
 
-/// Starts shims. The program is looked for once, so that an upgrade on disk does not change a running instance.
+/// Starts shims. The program is looked for once and held open: an upgrade on disk, or a removal, does not change a running
+/// instance, whose containers must find a shim that adopts them whatever has become of the file.
 #[derive(Debug, Clone)]
 pub(crate) struct Spawner {
-    program: PathBuf,
+    program: Arc<Program>,
+}
+
+#[derive(Debug)]
+struct Program {
+    path: PathBuf,
+    held: File,
 }
 
 /// A shim that was started.
@@ -50,7 +59,8 @@ impl Spawner {
             // Opened by every container: a symbolic link in the way would be followed anew each time.
             Some(place) => place
                 .canonicalize()
-                .map(|program| Self { program })
+                .and_then(Program::hold)
+                .map(|program| Self { program: Arc::new(program) })
                 .map_err(Error::file("resolve", place.clone())),
             None => Err(Error::NoShim {
                 looked_at: places.iter().map(|place| place.display().to_string()).collect(),
@@ -93,7 +103,8 @@ impl Spawner {
     }
 
     fn command(&self, mode: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(self.program.current());
+        command.arg0(&self.program.path);
         // Standard error is ours: the shim's trace goes to our log. No pre_exec: std can then use vfork.
         command.arg(mode).env_clear().current_dir("/").stderr(Stdio::inherit());
         for name in [log::VARIABLE].into_iter().chain(point::VARIABLE) {
@@ -102,6 +113,24 @@ impl Spawner {
             }
         }
         command
+    }
+}
+
+impl Program {
+    fn hold(path: PathBuf) -> io::Result<Self> {
+        let held = sys::open_path(&path)?;
+        Ok(Self { path, held })
+    }
+
+    /// A path that leads to the program that is held: its own, unless that is another file's by now, or nobody's.
+    fn current(&self) -> PathBuf {
+        let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+        let own = self.held.metadata().map(identity);
+        match (own, std::fs::metadata(&self.path).map(identity)) {
+            (Ok(own), Ok(there)) if own == there => self.path.clone(),
+            // By our number, not `self`: who is started this way may have to open it again.
+            _ => PathBuf::from(format!("/proc/{}/fd/{}", process::id(), self.held.as_raw_fd())),
+        }
     }
 }
 
