@@ -31,6 +31,7 @@ mod protocol;
 mod restart;
 mod setup;
 mod shim_kill;
+mod skew;
 mod storm;
 mod supervisor;
 mod supervisor_kill;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         doctor::cases(),
         adoption::cases(),
         init_status::cases(),
+        skew::cases(),
         protocol::cases(),
         cgroup_layouts::cases(),
         fallbacks::cases(),

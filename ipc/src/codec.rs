@@ -51,8 +51,11 @@ pub trait Message: Serialize + DeserializeOwned {
     /// # Errors
     /// If the value is over the frame bound.
     fn to_frame(&self) -> Result<Vec<u8>, CodecError> {
-        let payload = bincode::serde::encode_to_vec(self, CONFIG).map_err(CodecError::Encode)?;
-        Ok(frame::encode(Self::KIND, &payload)?)
+        let payload = fields_to_bytes(self).map_err(CodecError::Encode)?;
+        let frame = frame::encode(Self::KIND, &payload)?;
+        #[cfg(feature = "next")]
+        let frame = crate::next::surround(Self::KIND, frame);
+        Ok(frame)
     }
 
     /// The value of a frame. Of a newer peer's what is appended is left out, of an older one's what is missing is zero; what
@@ -64,7 +67,7 @@ pub trait Message: Serialize + DeserializeOwned {
         if frame.kind != Self::KIND {
             return Err(CodecError::WrongKind { found: frame.kind, expected: Self::KIND });
         }
-        decode(&frame.payload).or_else(|error| Self::UNKNOWN.ok_or(CodecError::Decode(error)))
+        fields_from_bytes(&frame.payload).or_else(|error| Self::UNKNOWN.ok_or(CodecError::Decode(error)))
     }
 }
 
@@ -78,14 +81,29 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     }
 }
 
-/// The fields of a growing struct.
+/// The fields of a growing struct or of a message.
 pub(crate) fn fields_to_bytes<T: Serialize>(fields: &T) -> Result<Vec<u8>, EncodeError> {
-    bincode::serde::encode_to_vec(fields, CONFIG)
+    let bytes = bincode::serde::encode_to_vec(fields, CONFIG)?;
+    #[cfg(feature = "next")]
+    let bytes = crate::next::append(bytes);
+    Ok(bytes)
 }
 
-/// A growing struct from the fields that its writer knew.
+/// A growing struct or a message from the fields that its writer knew.
+#[cfg(not(feature = "next"))]
 pub(crate) fn fields_from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     decode(bytes)
+}
+
+/// The same with the field more of a later version.
+#[cfg(feature = "next")]
+pub(crate) fn fields_from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (value, more) = decode(bytes)?;
+    if crate::next::is_whole(more) {
+        Ok(value)
+    } else {
+        Err(DecodeError::Other("the field more is not as it was sent"))
+    }
 }
 
 impl Message for crate::api::Request {

@@ -40,6 +40,8 @@ pub mod id;
 pub mod init_status;
 pub mod layout;
 pub mod log;
+#[cfg(feature = "next")]
+mod next;
 pub mod plan;
 pub mod point;
 pub mod record;
