@@ -3,7 +3,10 @@
 //! `MYSUP_NEXT_BIN` names a directory with both programs built with `--features mysup-ipc/next`, which speak as a later
 //! version would (`ipc/src/next.rs`); `tests/run` builds them. `MYSUP_OLD_BIN` may name one with those of an older version.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::Signal;
 
@@ -23,7 +26,9 @@ pub(crate) fn cases() -> Vec<Case> {
         ("client_and_our_supervisor_understand_each_other", their_client),
     ];
     let mut cases = vec![Case::new("skew::next_version_says_more_than_ours", says_more)];
-    for (other, variable) in OTHERS {
+    for (other, variable) in
+        OTHERS.into_iter().filter(|(other, variable)| *other == "next" || env::var_os(variable).is_some())
+    {
         cases.extend(checks.map(|(name, check)| {
             Case::new(format!("skew::{other}_{name}"), move |sandbox| check(sandbox, &directory(variable)))
         }));
@@ -32,7 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 fn directory(variable: &str) -> PathBuf {
-    match std::env::var_os(variable) {
+    match env::var_os(variable) {
         Some(directory) => PathBuf::from(directory),
         None => skip(format!("{variable} is not set")),
     }
@@ -158,9 +163,13 @@ fn takes_over(sandbox: &Sandbox, theirs: &Path) {
     sandbox.use_program(own.clone());
     let line = sandbox.run_line(&["-ti", "--name", "terminal"], &["sh"]);
     let mut terminal = Terminal::run(sandbox, &line, 24, 80);
+    terminal.type_keys("echo first$((1+1))\n");
+    terminal.wait_for("first2");
     let echo = "while read line; do echo got $line; done; exit 8";
     let line = sandbox.run_line(&["-i", "--name", "pipe"], &["sh", "-c", echo]);
     let mut pipe = sandbox.call(&line).open_input().start();
+    pipe.write(b"first\n");
+    pipe.wait_for("got first");
     for (round, next) in [&their, &own, &their].into_iter().enumerate() {
         sandbox.start_obedient(&format!("c{round}"), &[], 7);
         let inits = ["terminal", "pipe"].map(|name| sandbox.init_pid(name));

@@ -290,7 +290,8 @@ impl Sandbox {
     pub(crate) fn supervisor_pid(&self) -> Option<i32> {
         let clients = lock(&self.clients);
         processes::bearing(&[self.mark()]).into_iter().find(|pid| {
-            let own = processes::link(*pid, "exe").is_some_and(|exe| exe.ends_with("/mysup"));
+            let own = processes::link(*pid, "exe")
+                .is_some_and(|exe| exe.trim_end_matches(" (deleted)").ends_with("/mysup"));
             own && !clients.contains(pid) && processes::arguments(*pid).contains(" start")
                 || own && !clients.contains(pid) && listens(*pid, &self.run_root())
         })

@@ -1,6 +1,7 @@
 //! A container whose shim died and whose init lives, or has ended with its output unread, is given to a new shim.
 
 use std::{
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -80,12 +81,20 @@ pub(super) async fn start(
 }
 
 /// What a shim says next that we know.
-pub(super) async fn known(shim: &mut Framed) -> Result<Option<FromShim>, FramedError> {
+async fn known(shim: &mut Framed) -> Result<Option<FromShim>, FramedError> {
     loop {
         match shim.receive().await? {
             Some(FromShim::Unknown) => {}
             known => return Ok(known),
         }
+    }
+}
+
+/// The report that a living shim gives first.
+pub(super) async fn report(shim: &mut Framed) -> Result<ShimReport, FramedError> {
+    match known(shim).await? {
+        Some(FromShim::Report(report)) => Ok(report),
+        Some(_) | None => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
     }
 }
 

@@ -7,7 +7,7 @@
 //!                └──── reconnect ◀───┘ until it answers or its lock is free
 //! ```
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use mysup_ipc::{
     error::WireError,
@@ -161,7 +161,7 @@ impl Working {
                 // What the shim has said comes before what it is to be told: the order in which things happened.
                 biased;
                 message = shim.receive::<FromShim>() => match message {
-                    Ok(Some(FromShim::Unknown)) => tracing::debug!("a newer shim says what is not known here, ignored"),
+                    Ok(Some(FromShim::Unknown)) => {}
                     Ok(Some(message)) => {
                         if self.hear(message, shim).await.is_break() {
                             return Served::Done;
@@ -359,10 +359,8 @@ impl Working {
         let (path, _directory) = sys::short_socket_path(&self.task.places.run, layout::SHIM_SOCKET)?;
         let mut shim = Framed::new(UnixStream::connect(path).await?);
         shim.send(&ToShim::Hello(Role::Supervisor), SEND).await?;
-        match adopt::known(&mut shim).await? {
-            Some(FromShim::Report(report)) => Ok((shim, report)),
-            Some(_) | None => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
-        }
+        let report = adopt::report(&mut shim).await?;
+        Ok((shim, report))
     }
 
     async fn lose(&mut self) -> Option<Framed> {
