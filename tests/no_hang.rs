@@ -18,8 +18,11 @@ use crate::{
 
 pub(crate) fn cases() -> Vec<Case> {
     crate::cases![
+        nothing_in_the_way_as_a_measure,
         stopped_shim_does_not_hold_others_and_heals,
         stopped_shim_is_shown_and_a_stop_is_done_when_it_goes_on,
+        removal_by_force_of_a_stopped_shim_is_done_when_it_goes_on,
+        removal_by_force_of_an_unreachable_shim_is_done_when_it_goes_on,
         ten_stopped_shims_do_not_hold_a_start_of_the_supervisor,
         stopped_client_in_the_foreground_holds_its_own_program_only,
         client_that_never_reads_does_not_hold_others,
@@ -60,6 +63,11 @@ pub(crate) fn others_answer(sandbox: &Sandbox, meanwhile: &str, other: &str, run
     let _ = writeln!(std::io::stdout().lock(), "     with {meanwhile}: {} (medians)", told.join(", "));
 }
 
+fn nothing_in_the_way_as_a_measure(sandbox: &Sandbox) {
+    sandbox.start_obedient("other", &[], 4);
+    others_answer(sandbox, "nothing in the way", "other", true);
+}
+
 fn stopped_shim_does_not_hold_others_and_heals(sandbox: &Sandbox) {
     let code = sandbox.exit_code();
     sandbox.start_obedient("stuck", &[], code);
@@ -94,6 +102,42 @@ fn stopped_shim_is_shown_and_a_stop_is_done_when_it_goes_on(sandbox: &Sandbox) {
     sandbox.wait_status("stuck", "running");
     sandbox.ok(&["stop", "stuck"]);
     assert_eq!(sandbox.ok(&["wait", "stuck"]), "137");
+}
+
+/// What cannot be done now is said with its reason, and is done when that is over.
+fn expect_removal_later(sandbox: &Sandbox, shim: i32) {
+    let reason = format!("is stopped (pid {shim})");
+    let output = sandbox.mysup(&["rm", "-f", "stuck"]);
+    assert_ne!(output.code, 0, "it is not gone yet\n{output}");
+    let errors = output.errors();
+    assert!(
+        errors.contains(&reason) && errors.contains("removed when"),
+        "it says what it waits for\n{output}"
+    );
+    assert_eq!(errors.lines().count(), 1, "{output}");
+    let list = sandbox.ok(&["ps", "-a", "--no-trunc"]);
+    assert!(list.contains("Unreachable (") && list.contains(&reason), "ps says it\n{list}");
+    let shown = inspect::text(&sandbox.inspect("stuck"), "State.Leftover");
+    assert!(shown.contains(&reason), "inspect says it: {shown}");
+    processes::signal(shim, Signal::CONT);
+    wait_until("it is removed", || sandbox.status("stuck") == "absent");
+}
+
+fn removal_by_force_of_a_stopped_shim_is_done_when_it_goes_on(sandbox: &Sandbox) {
+    sandbox.start_obedient("stuck", &[], 3);
+    let shim = sandbox.shim_pid("stuck");
+    processes::signal(shim, Signal::STOP);
+    expect_removal_later(sandbox, shim);
+}
+
+fn removal_by_force_of_an_unreachable_shim_is_done_when_it_goes_on(sandbox: &Sandbox) {
+    sandbox.start_obedient("stuck", &[], 3);
+    let shim = sandbox.shim_pid("stuck");
+    processes::signal(shim, Signal::STOP);
+    sandbox.kill_supervisor();
+    sandbox.wait_status("stuck", "unreachable");
+    wait_until("it was waited for", || sandbox.ok(&["ps", "-a", "--no-trunc"]).contains("is stopped"));
+    expect_removal_later(sandbox, shim);
 }
 
 fn ten_stopped_shims_do_not_hold_a_start_of_the_supervisor(sandbox: &Sandbox) {

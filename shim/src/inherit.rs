@@ -61,6 +61,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
         cgroups: open_cgroups(&entries)?,
         log: open_log(&state, &plan)?,
         started_at,
+        proc: rootfs::open_directory("/proc")?,
     };
     hub.adopted(pid, started_at, keepsakes);
     tracing::info!(init = pid, "adopted");

@@ -112,6 +112,7 @@ fn start(
     log.settle().step("mend the log")?;
     let client_owns_input = plan.attach.is_some_and(|attach| attach.stdin);
     hub.created(held.pid, keepsakes(&held.pidfd, &stdio, client_owns_input).step("start the init")?);
+    let proc = ground.proc.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)").step("start the init")?;
     let started_at = wall_clock();
     let entry = JournalEntry::Released { init_pid: held.pid, at: started_at };
     ground.journal.append(&entry).step("write the journal")?;
@@ -119,7 +120,7 @@ fn start(
     point::after(point::Step::Released);
     hub.started(started_at);
     let init = Init { pidfd: held.pidfd, parent: Parent::Us };
-    Ok(Running::new(plan, Parts { init, stdio, cgroups, log, started_at }))
+    Ok(Running::new(plan, Parts { init, stdio, cgroups, log, started_at, proc }))
 }
 
 /// Opens the log; an earlier start's records stay.

@@ -10,7 +10,7 @@ use std::{
 use mysup_ipc::{
     exit::{ExitReport, ExitStatus},
     plan::{ContainerPlan, StopPlan},
-    shim::{Stream, ToShim},
+    shim::{FromShim, Stream, ToShim},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     reap,
     stdio::{READ_SIZE, Read, Stdio, log_file::LogFile},
     sys::{process::send_signal, time::wall_clock},
+    teardown::not_gone,
 };
 
 /// Input that the program has not taken yet; beyond this its sources are not read.
@@ -80,7 +81,12 @@ pub(crate) struct Parts {
     pub(crate) log: LogFile,
     /// When the program was started, nanoseconds since 1970.
     pub(crate) started_at: u64,
+    /// /proc of the host.
+    pub(crate) proc: OwnedFd,
 }
+
+/// Killed processes are gone sooner, unless they hang.
+const GONE_AFTER: Duration = Duration::from_secs(1);
 
 /// A container whose init exists.
 pub(crate) struct Running {
@@ -91,6 +97,8 @@ pub(crate) struct Running {
     input_follows_client: bool,
     stop: StopPlan,
     kill_at: Option<Instant>,
+    /// When it is said that what was killed is not gone.
+    gone_by: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -106,6 +114,7 @@ impl Running {
             input_follows_client: with_client && plan.attach.is_some_and(|attach| attach.stdin),
             stop: plan.stop,
             kill_at: None,
+            gone_by: None,
             buffer: vec![0; READ_SIZE],
         }
     }
@@ -128,6 +137,7 @@ impl Running {
             hub.forget_closed();
             self.follow_input_source(hub);
             self.keep_deadline();
+            self.tell_who_stays(hub);
         }
     }
 
@@ -154,6 +164,7 @@ impl Running {
             watch.init(self.parts.init.pidfd.as_fd());
         }
         watch.until(self.kill_at);
+        watch.until(self.gone_by);
         watch.wait()
     }
 
@@ -233,12 +244,24 @@ impl Running {
     fn keep_deadline(&mut self) {
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
+            self.gone_by = in_time(GONE_AFTER);
             // The init first: its pid namespace takes everything with it. The cgroup takes who came from outside.
             self.signal(u8::try_from(libc::SIGKILL).unwrap_or(9));
             if let Err(error) = cgroup::kill_all(&self.parts.cgroups) {
                 tracing::warn!(error = crate::error::chain(&error), "kill by cgroup");
             }
         }
+    }
+
+    /// A killed process that waits in the kernel does not end before that is over.
+    fn tell_who_stays(&mut self, hub: &mut Hub) {
+        if self.gone_by.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.gone_by = None;
+        let left: Vec<u32> = self.parts.cgroups.iter().flat_map(Directory::processes).collect();
+        let step = not_gone(self.parts.proc.as_fd(), left);
+        hub.tell(&FromShim::Step(step));
     }
 
     fn follow_input_source(&mut self, hub: &Hub) {

@@ -12,7 +12,7 @@ pub(crate) mod sweep;
 mod unmount;
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -205,8 +205,7 @@ impl Teardown {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let holders = left.iter().map(|pid| holders::describe(self.proc.as_fd(), *pid)).collect();
-                return Err(Failure { error: "processes were killed and are not gone".to_owned(), holders });
+                return Err(stay(self.proc.as_fd(), left));
             }
             // Killed processes are on their way out; there is no descriptor that tells when the last one is gone in
             // version 1.
@@ -330,6 +329,19 @@ impl Teardown {
         }
         first.map_or(Ok(()), |error| Err(error.into()))
     }
+}
+
+/// What is said of killed processes that stay.
+fn stay(proc: BorrowedFd<'_>, left: Vec<u32>) -> Failure {
+    let holders = left.into_iter().map(|pid| holders::describe(proc, pid)).collect();
+    Failure { error: "processes were killed and are not gone".to_owned(), holders }
+}
+
+/// The same as a step, for the time before the teardown.
+pub(crate) fn not_gone(proc: BorrowedFd<'_>, left: Vec<u32>) -> TeardownStep {
+    let Failure { error, holders } = stay(proc, left);
+    let outcome = Outcome::Failed { error, holders };
+    TeardownStep { kind: StepKind::Processes, target: String::new(), at: wall_clock(), took: 0, outcome }
 }
 
 /// rmdir(2), which cannot delete anything: a mountpoint is EBUSY, a directory with files is ENOTEMPTY.

@@ -177,7 +177,8 @@ pub(crate) fn status(info: &ContainerInfo, now: u64) -> String {
     match &info.state {
         ContainerState::Created | ContainerState::Starting => "Created".to_owned(),
         ContainerState::Running { since, .. } | ContainerState::Stopping { since, .. } => {
-            format!("Up {}", describe::span(now.saturating_sub(*since)))
+            let up = format!("Up {}", describe::span(now.saturating_sub(*since)));
+            with_reason(up, &leftover(info))
         }
         ContainerState::TearingDown => "Removal In Progress".to_owned(),
         ContainerState::Exited => match &info.exit {
@@ -190,13 +191,17 @@ pub(crate) fn status(info: &ContainerInfo, now: u64) -> String {
             }
             None => "Exited (unknown)".to_owned(),
         },
-        ContainerState::Leftover => format!("Leftover ({})", leftover(info)),
-        ContainerState::Unreachable => "Unreachable".to_owned(),
+        ContainerState::Leftover => with_reason("Leftover".to_owned(), &leftover(info)),
+        ContainerState::Unreachable => with_reason("Unreachable".to_owned(), &leftover(info)),
         ContainerState::Damaged(_) => "Dead".to_owned(),
     }
 }
 
-/// Why the teardown is not finished; empty if it is, or none was.
+fn with_reason(status: String, reason: &str) -> String {
+    if reason.is_empty() { status } else { format!("{status} ({reason})") }
+}
+
+/// Why the teardown is not finished, or cannot begin; empty if it is, or none was.
 pub(crate) fn leftover(info: &ContainerInfo) -> String {
     let failures = info.teardown.iter().flat_map(|report| report.failures());
     failures.map(describe::failure).collect::<Vec<_>>().join("; ")

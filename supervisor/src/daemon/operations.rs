@@ -254,22 +254,40 @@ impl Operations {
         self.start(id, None).await
     }
 
-    /// Removes a container; a running one only with force.
+    /// Removes a container; a running one only with force. With force it is removed later if something stands in the way.
     pub(super) async fn remove(self, id: ContainerId, how: Removal) -> Result<(), WireError> {
+        match (self.try_to_remove(&id, how).await, how) {
+            (Err(error), Removal::Force)
+                if matches!(error.code, ErrorCode::Timeout | ErrorCode::Leftover) =>
+            {
+                match self.registry.doom(&id).await {
+                    Ok(()) => {
+                        let message = format!("{}; it is removed when that is over", error.message);
+                        Err(WireError::new(error.code, message))
+                    }
+                    Err(gone) if gone.code == ErrorCode::NotFound => Ok(()),
+                    Err(_at_rest) => Err(error),
+                }
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn try_to_remove(&self, id: &ContainerId, how: Removal) -> Result<(), WireError> {
         let deadline = Instant::now() + PATIENCE;
         // One that is gone meanwhile is found so below.
-        let _ = self.reachable(&id).await;
+        let _ = self.reachable(id).await;
         loop {
-            let look = match self.registry.look(&id).await {
+            let look = match self.registry.look(id).await {
                 Ok(look) => look,
                 // It had `--rm`, or somebody else was faster.
                 Err(error) if error.code == ErrorCode::NotFound => return Ok(()),
                 Err(error) => return Err(error),
             };
             if let (Err(reason), Removal::Plain) = (&look.record, how) {
-                return Err(damaged(&id, reason));
+                return Err(damaged(id, reason));
             }
-            match self.settled(&id, &look, deadline).await? {
+            match self.settled(id, &look, deadline).await? {
                 Settled::Yes => {}
                 Settled::LookAgain => continue,
             }
@@ -281,14 +299,14 @@ impl Operations {
             );
             if running && how == Removal::Force && Instant::now() < deadline {
                 // What is left then is seen at the next look.
-                if let Err(error) = self.registry.stop(&id, Some(KILL), Some(Some(0))).await
+                if let Err(error) = self.registry.stop(id, Some(KILL), Some(Some(0))).await
                     && error.code == ErrorCode::Timeout
                 {
                     return Err(error);
                 }
                 continue;
             }
-            return self.registry.remove(&id).await;
+            return self.registry.remove(id).await;
         }
     }
 

@@ -10,7 +10,7 @@ use mysup_ipc::{
     error::{ErrorCode, WireError},
     exit::{ExitReport, ExitStatus},
     id::{ContainerId, ContainerName},
-    teardown::{Outcome, TeardownReport, TeardownStep},
+    teardown::{Outcome, StepKind, TeardownReport, TeardownStep},
 };
 use tokio::sync::oneshot;
 
@@ -22,7 +22,11 @@ use super::{
 use crate::{
     config::{Config, text},
     shim_link::{Command, Link},
+    sys,
 };
+
+/// SIGKILL.
+pub(crate) const KILL: u8 = 9;
 
 /// What the registry knows of one container.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(crate) struct Container {
     pub(crate) sent_stop: Option<SentStop>,
     /// What a silent shim was asked.
     pub(crate) silence: String,
+    /// It was to be removed by force, and something stood in the way: it goes when that is over.
+    pub(crate) doomed: bool,
     /// A job writes one of its records.
     pub(crate) busy: bool,
     /// Those who wait for its program to run.
@@ -79,6 +85,7 @@ impl Container {
             early_stop: None,
             sent_stop: None,
             silence: String::new(),
+            doomed: false,
             busy: false,
             starters: Vec::new(),
             watchers: Vec::new(),
@@ -98,7 +105,14 @@ impl Container {
 
     /// Nothing of it is to remain after its end.
     pub(crate) fn is_ephemeral(&self) -> bool {
-        self.record.as_ref().is_ok_and(|record| record.config.remove)
+        self.doomed || self.record.as_ref().is_ok_and(|record| record.config.remove)
+    }
+
+    /// It is to be killed and removed whenever that can be done.
+    pub(crate) fn doom(&mut self) {
+        self.doomed = true;
+        // A shim that does not answer may still read; one that comes back is told again.
+        let _ = self.send_stop(KILL, Some(0));
     }
 
     /// As the user sees it.
@@ -119,10 +133,20 @@ impl Container {
             workdir,
             state: self.shown_state(),
             exit: self.exit.clone(),
-            teardown: self.teardown.clone(),
+            teardown: self.shown_teardown(),
             state_dir: text(&places.state),
             run_dir: text(&places.run),
         }
+    }
+
+    /// Its last teardown, or what stands in the way of one.
+    fn shown_teardown(&self) -> Option<TeardownReport> {
+        let mut report = self.teardown.clone();
+        if let State::Unreachable(_) = self.state {
+            let step = obstacle(format!("its shim does not answer: {}", self.silence));
+            report.get_or_insert_default().steps.push(step);
+        }
+        report
     }
 
     /// docker's idea of where it is.
@@ -224,6 +248,19 @@ impl Container {
 
     /// What is left, and who holds it.
     pub(crate) fn leftover_error(&self) -> WireError {
+        let message =
+            format!("the teardown of container {} is not finished: {}", self.label(), self.obstacles());
+        WireError::new(ErrorCode::Leftover, message)
+    }
+
+    /// It was killed, and does not end.
+    pub(crate) fn not_ending_error(&self) -> WireError {
+        let message = format!("container {} does not end: {}", self.label(), self.obstacles());
+        WireError::new(ErrorCode::Timeout, message)
+    }
+
+    /// What stands in the way of its end.
+    fn obstacles(&self) -> String {
         let mut reasons = Vec::new();
         for step in self.teardown.iter().flat_map(TeardownReport::failures) {
             let Outcome::Failed { error, holders } = &step.outcome else { continue };
@@ -235,18 +272,24 @@ impl Container {
             }
             reasons.push(reason);
         }
-        let message = format!(
-            "the teardown of container {} is not finished: {}",
-            self.label(),
-            if reasons.is_empty() { "the reason is not known".to_owned() } else { reasons.join("; ") }
-        );
-        WireError::new(ErrorCode::Leftover, message)
+        if reasons.is_empty() { "the reason is not known".to_owned() } else { reasons.join("; ") }
     }
 
     /// Its shim does not answer.
     pub(crate) fn unreachable_error(&self) -> WireError {
         let message = format!("the shim of container {} does not answer: {}", self.label(), self.silence);
         WireError::new(ErrorCode::Timeout, message)
+    }
+}
+
+/// A step that could not even be tried.
+pub(crate) fn obstacle(reason: String) -> TeardownStep {
+    TeardownStep {
+        kind: StepKind::Processes,
+        target: String::new(),
+        at: sys::now(),
+        took: 0,
+        outcome: Outcome::Failed { error: reason, holders: Vec::new() },
     }
 }
 

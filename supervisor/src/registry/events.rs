@@ -7,12 +7,12 @@ use mysup_ipc::{
     exit::ExitReport,
     id::ContainerId,
     shim::ShimReport,
-    teardown::{Outcome, StepKind, TeardownReport, TeardownStep},
+    teardown::{Outcome, TeardownReport, TeardownStep},
 };
 
 use super::{
     Registry,
-    container::{Container, failed_start, ran},
+    container::{Container, KILL, failed_start, obstacle, ran},
     jobs::JobDone,
     record::Record,
     state::{self, Live, Said, State, Want},
@@ -46,13 +46,13 @@ impl Registry {
             Event::Failed(error) => container.failed(error),
             Event::Exited(report) => container.exited(report),
             Event::Lost => container.teardown = None,
-            Event::Step(step) => container.note_step(step),
+            Event::Step(step) => container.step(step),
             Event::Leftover(report) => container.left_over(report),
             Event::Silent(what) => container.silent(what),
             Event::Stands(report) => container.stands(report),
             Event::GaveUp(reason) => {
                 container.link = None;
-                container.left_over(gave_up(reason));
+                container.left_over(TeardownReport { steps: vec![obstacle(reason)] });
             }
             Event::NotLaunched(error) => {
                 container.link = None;
@@ -209,6 +209,14 @@ impl Container {
         self.exit = Some(report);
     }
 
+    fn step(&mut self, step: TeardownStep) {
+        let is_in_the_way = step.outcome != Outcome::Done;
+        self.note_step(step);
+        if is_in_the_way && matches!(self.state, State::Live(Live::Running { .. } | Live::Stopping { .. })) {
+            self.tell_settled(&Err(self.not_ending_error()));
+        }
+    }
+
     fn left_over(&mut self, report: TeardownReport) {
         self.teardown = Some(report);
         if let Some(failure) = self.failure.take() {
@@ -229,6 +237,10 @@ impl Container {
             self.exited(exit);
         } else if matches!(self.state, State::Live(Live::Running { .. } | Live::Stopping { .. })) {
             self.started();
+            if self.doomed {
+                // It may have been asked while it did not listen.
+                let _ = self.send_stop(KILL, Some(0));
+            }
             if !report.stopping
                 && let Ok(state) = state::next(&self.state, state::Event::Wanted(Want::Stop))
                 && self.send_stop_again()
@@ -283,18 +295,6 @@ fn standing(report: &ShimReport) -> Live {
         (None, None, None, Some(_)) => Live::TearingDown { ran: true },
         (None, None, None, None) => Live::Starting,
     }
-}
-
-/// What a teardown that could not even be tried looks like.
-fn gave_up(reason: String) -> TeardownReport {
-    let step = TeardownStep {
-        kind: StepKind::Processes,
-        target: String::new(),
-        at: sys::now(),
-        took: 0,
-        outcome: Outcome::Failed { error: reason, holders: Vec::new() },
-    };
-    TeardownReport { steps: vec![step] }
 }
 
 fn log(id: &ContainerId, event: &Event) {

@@ -80,6 +80,8 @@ pub(crate) enum Message {
     Wait(ContainerId, oneshot::Sender<ExitReport>),
     /// Remove the record of one that has no shim; answered when its name is free.
     Remove(ContainerId, Reply<()>),
+    /// Kill and remove it whenever that can be done.
+    Doom(ContainerId, Reply<()>),
     /// Give it another name.
     Rename(ContainerId, ContainerName, Reply<()>),
     /// All of them, newest first.
@@ -172,6 +174,11 @@ impl Handle {
     /// Removes its record.
     pub(crate) async fn remove(&self, id: &ContainerId) -> Result<(), WireError> {
         self.ask(|reply| Message::Remove(id.clone(), reply)).await?
+    }
+
+    /// Kills and removes it whenever that can be done.
+    pub(crate) async fn doom(&self, id: &ContainerId) -> Result<(), WireError> {
+        self.ask(|reply| Message::Doom(id.clone(), reply)).await?
     }
 
     /// Gives it another name.

@@ -45,6 +45,7 @@ impl Registry {
             Message::Kill(id, signal, reply) => give(reply, self.kill(&id, signal)),
             Message::Wait(id, reply) => self.wait(&id, reply),
             Message::Remove(id, reply) => self.remove(&id, reply),
+            Message::Doom(id, reply) => give(reply, self.doom(&id)),
             Message::Rename(id, name, reply) => self.rename(&id, name, reply),
             Message::List(reply) => {
                 // A client that hung up needs no list.
@@ -253,6 +254,20 @@ impl Registry {
             }
             Err(Refusal::Removing) => container.watchers.push(reply),
             Err(refusal) => give(reply, Err(refused(container, refusal, "remove"))),
+        }
+    }
+
+    /// One that is at rest has just come to it: whoever asks looks again.
+    fn doom(&mut self, id: &ContainerId) -> Result<(), WireError> {
+        let container = self.containers.get_mut(id).ok_or_else(|| gone(id))?;
+        match container.state {
+            State::Live(_) | State::Unreachable(_) => {
+                container.doom();
+                Ok(())
+            }
+            State::New | State::Created | State::Exited | State::Removing { .. } => {
+                Err(refused(container, Refusal::Busy, "remove"))
+            }
         }
     }
 

@@ -234,7 +234,11 @@ fn after(live: Live, said: Said) -> Result<State, Refusal> {
         (Said::Ended { ran: now }, live) => Ok(State::Live(Live::TearingDown { ran: live.ran() || now })),
         (Said::Lost, live) => Ok(State::Live(Live::TearingDown { ran: live.ran() })),
         // A shim that tries again by itself does not make it look better than it is.
-        (Said::Step, Live::TearingDown { .. } | Live::Leftover { .. }) => Ok(State::Live(live)),
+        // Before the end it is about what was killed and is not gone.
+        (
+            Said::Step,
+            Live::Running { .. } | Live::Stopping { .. } | Live::TearingDown { .. } | Live::Leftover { .. },
+        ) => Ok(State::Live(live)),
         (Said::TornDown, live) => Ok(at_rest(live.ran())),
         (Said::Leftover, live) => Ok(State::Live(Live::Leftover { ran: live.ran() })),
         (Said::Silent, live) => Ok(State::Unreachable(live)),
@@ -275,9 +279,7 @@ fn after(live: Live, said: Said) -> Result<State, Refusal> {
             Said::Failed,
             Live::Running { .. } | Live::Stopping { .. } | Live::TearingDown { .. } | Live::Leftover { .. },
         )
-        | (Said::Step, Live::Starting | Live::Held { .. } | Live::Running { .. } | Live::Stopping { .. }) => {
-            Err(Refusal::OutOfOrder)
-        }
+        | (Said::Step, Live::Starting | Live::Held { .. }) => Err(Refusal::OutOfOrder),
     }
 }
 
@@ -350,15 +352,15 @@ mod tests {
         "-xMMMM-----------",
         "--SSSSch-ttt-clur",
         "--SSSS--rttt-clur",
-        "--RpRR----tt-xlur",
-        "--RpRR----tt-xlur",
+        "--RpRR----ttrxlur",
+        "--RpRR----ttpxlur",
         "--TTTT----tttclur",
         "--TTTT----tttxlur",
         "--LOtL----ttlclur",
         "--LOtL----ttlxlur",
         "--UUUUch-ttt-clur",
         "--UUUU--rttt-clur",
-        "--UUUU----tt-xlur",
+        "--UUUU----ttrxlur",
         "--UUUU----tttxlur",
         "--UUUU----ttlxlur",
     ];

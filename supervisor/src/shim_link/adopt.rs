@@ -53,17 +53,18 @@ pub(super) async fn is_possible(init: &mut Init, places: &Places) -> bool {
     init.pidfd.is_some()
 }
 
-/// Starts a shim that adopts; gives its connection and its first report.
+/// Starts a shim that adopts; gives its pid, its connection and its first report.
 pub(super) async fn start(
     spawner: &Spawner,
     places: &Places,
     init: &Init,
-) -> Result<(Framed, ShimReport), String> {
+) -> Result<(u32, Framed, ShimReport), String> {
     let spawner = spawner.clone();
     let spawned = tokio::task::spawn_blocking(move || spawner.adopt())
         .await
         .map_err(|error| error.to_string())?
         .map_err(|error| chain(&error))?;
+    let pid = spawned.pid;
     let order = AdoptOrder { state_dir: text(&places.state), run_dir: text(&places.run) };
     let descriptors: Vec<BorrowedFd<'_>> = init.pidfd.iter().chain(&init.kept).map(AsFd::as_fd).collect();
     let talk = async {
@@ -72,7 +73,7 @@ pub(super) async fn start(
         Ok((known(&mut shim).await?, shim))
     };
     match timeout(REPORT, talk).await {
-        Ok(Ok((Some(FromShim::Report(report)), shim))) => Ok((shim, report)),
+        Ok(Ok((Some(FromShim::Report(report)), shim))) => Ok((pid, shim, report)),
         Ok(Ok((Some(_), _))) => Err("it answered something else".to_owned()),
         Ok(Ok((None, _))) => Err("it ended at once; the supervisor's log has its reason".to_owned()),
         Ok(Err::<_, FramedError>(error)) => Err(chain(&error)),

@@ -13,6 +13,7 @@ pub(crate) mod entry;
 pub(crate) mod framed;
 mod journal;
 pub(crate) mod lost;
+mod silence;
 pub(crate) mod spawn;
 pub(crate) mod sweep;
 pub(crate) mod task;

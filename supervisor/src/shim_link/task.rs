@@ -20,7 +20,7 @@ use tokio::{
     io::unix::AsyncFd,
     net::UnixStream,
     sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -30,6 +30,7 @@ use super::{
     entry::{Entry, Launch},
     framed::{Framed, FramedError},
     lost::{self, Init},
+    silence::Watch,
     spawn::{Spawned, Spawner},
 };
 use crate::{
@@ -70,8 +71,8 @@ struct Working {
     ending: Option<ExitReport>,
     /// The end that was told. Whoever goes on for a shim that could not record it must.
     exit: Option<ExitReport>,
-    /// When the shim is called silent, and what it was asked.
-    quiet: Option<(Instant, &'static str)>,
+    /// When the shim is called silent.
+    watch: Watch,
     /// Teardown processes started so far.
     teardowns: u32,
     /// The init of an adopted container: its end is ours to tell, below Linux 6.15 nobody else can.
@@ -87,7 +88,7 @@ impl Task {
             ended: false,
             ending: None,
             exit: None,
-            quiet: None,
+            watch: Watch::default(),
             teardowns: 0,
             adopted: None,
         };
@@ -124,9 +125,10 @@ impl Working {
             Ok(Err(error)) => return self.not_launched(error).await,
             Err(error) => return self.not_launched(system_failure("cannot start", &error)).await,
         };
+        self.watch.is_of(Some(spawned.pid));
         match self.greet(spawned, &ToShim::Plan(launch.plan), START).await {
             Ok(shim) => {
-                self.quiet = Some((Instant::now() + START, "to start its program"));
+                self.watch.ask(START, "to start its program");
                 Some(shim)
             }
             Err(error) => {
@@ -156,7 +158,6 @@ impl Working {
 
     async fn serve(&mut self, shim: &mut Framed) -> Served {
         loop {
-            let silent_at = self.quiet.map(|(at, _)| at);
             tokio::select! {
                 // What the shim has said comes before what it is to be told: the order in which things happened.
                 biased;
@@ -193,11 +194,7 @@ impl Working {
                         return Served::Closed;
                     }
                 }
-                () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => {
-                    if let Some((_, what)) = self.quiet.take() {
-                        self.task.events.say(Event::Silent(format!("it was asked {what}"))).await;
-                    }
-                }
+                what = self.watch.silence() => self.task.events.say(Event::Silent(what)).await,
             }
         }
     }
@@ -205,10 +202,7 @@ impl Working {
     fn order(&mut self, command: Command) -> ToShim {
         match command {
             Command::Stop { signal, grace_ms } => {
-                self.quiet = grace_ms.map(|grace| {
-                    let until = Instant::now() + Duration::from_millis(grace).min(FAR) + STEP;
-                    (until, "to stop its program")
-                });
+                self.watch.ask_with_grace(grace_ms, STEP, "to stop its program");
                 ToShim::Stop { signal, grace_ms }
             }
             Command::Signal(signal) => ToShim::Signal(signal),
@@ -225,19 +219,19 @@ impl Working {
             }
             FromShim::Started { at } => {
                 self.init.started_at = Some(at);
-                self.quiet = None;
+                self.watch.answered();
                 Event::Started { at }
             }
             FromShim::Failed(error) => {
                 self.ended = true;
                 self.init.let_go();
-                self.quiet = Some((Instant::now() + STEP, "to take down what it made"));
+                self.watch.ask(STEP, "to take down what it made");
                 Event::Failed(error)
             }
             FromShim::Exited(report) => {
                 self.ended = true;
                 self.init.let_go();
-                self.quiet = Some((Instant::now() + STEP, "to take down its container"));
+                self.watch.ask(STEP, "to take down its container");
                 if self.exit.replace(report.clone()).is_some() {
                     // A second shim says what the first one has said.
                     return std::ops::ControlFlow::Continue(());
@@ -245,7 +239,11 @@ impl Working {
                 Event::Exited(report)
             }
             FromShim::Step(step) => {
-                self.quiet = Some((Instant::now() + STEP, "to go on with its teardown"));
+                match self.ended {
+                    true => self.watch.ask(STEP, "to go on with its teardown"),
+                    // What was killed and does not end: the shim has said so, and waits itself.
+                    false => self.watch.answered(),
+                }
                 Event::Step(step)
             }
             FromShim::TornDown(report) => {
@@ -253,7 +251,7 @@ impl Working {
                 return std::ops::ControlFlow::Break(());
             }
             FromShim::Leftover(report) => {
-                self.quiet = None;
+                self.watch.answered();
                 Event::Leftover(report)
             }
             FromShim::Report(report) => {
@@ -284,7 +282,7 @@ impl Working {
         self.init.started_at = report.started_at;
         self.ended = report.exit.is_some();
         self.exit.clone_from(&report.exit);
-        self.quiet = None;
+        self.watch.answered();
         match report.init_pid {
             Some(pid) => self.know_init(shim, pid),
             None => self.init.let_go(),
@@ -293,7 +291,7 @@ impl Working {
 
     /// The connection ended without a last word.
     async fn after_close(&mut self) -> Option<Framed> {
-        self.quiet = None;
+        self.watch.answered();
         let deadline = Instant::now() + LOCK_END;
         // The kernel closes a dead process' descriptors one after another: the lock may come after the socket.
         while self.shim_lives().await {
@@ -336,7 +334,7 @@ impl Working {
                     RETRY
                 }
                 Err(_elapsed) => {
-                    self.silent_once(&mut told, "it was asked where it is".into()).await;
+                    self.silent_once(&mut told, self.watch.describe("where it is")).await;
                     RETRY
                 }
             };
@@ -355,9 +353,11 @@ impl Working {
         }
     }
 
-    async fn connect(&self) -> Result<(Framed, ShimReport), FramedError> {
+    async fn connect(&mut self) -> Result<(Framed, ShimReport), FramedError> {
         let (path, _directory) = sys::short_socket_path(&self.task.places.run, layout::SHIM_SOCKET)?;
-        let mut shim = Framed::new(UnixStream::connect(path).await?);
+        let socket = UnixStream::connect(path).await?;
+        self.watch.is_of(socket.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok()));
+        let mut shim = Framed::new(socket);
         shim.send(&ToShim::Hello(Role::Supervisor), SEND).await?;
         let report = adopt::report(&mut shim).await?;
         Ok((shim, report))
@@ -381,7 +381,8 @@ impl Working {
                 return None;
             }
             match adopt::start(&self.task.spawner, &self.task.places, &self.init).await {
-                Ok((mut shim, report)) => {
+                Ok((pid, mut shim, report)) => {
+                    self.watch.is_of(Some(pid));
                     self.know_report(&mut shim, &report);
                     let pidfd = self.init.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
                     self.adopted = pidfd.and_then(|pidfd| sys::watch(pidfd).ok());
@@ -410,7 +411,7 @@ impl Working {
             self.teardowns += 1;
             match self.start_teardown().await {
                 Ok(shim) => {
-                    self.quiet = Some((Instant::now() + STEP, "to take down a dead shim's container"));
+                    self.watch.ask(STEP, "to take down a dead shim's container");
                     return Some(shim);
                 }
                 Err(error) => {
@@ -428,12 +429,13 @@ impl Working {
         None
     }
 
-    async fn start_teardown(&self) -> Result<Framed, WireError> {
+    async fn start_teardown(&mut self) -> Result<Framed, WireError> {
         let spawner = self.task.spawner.clone();
         let spawned = tokio::task::spawn_blocking(move || spawner.teardown())
             .await
             .map_err(|error| system_failure("cannot start mysup-shim", &error))?
             .map_err(|error| system_failure("cannot start mysup-shim", &error))?;
+        self.watch.is_of(Some(spawned.pid));
         let order = TeardownOrder {
             state_dir: text(&self.task.places.state),
             run_dir: text(&self.task.places.run),
@@ -475,6 +477,3 @@ impl Working {
         self.task.events.say(Event::Exited(report)).await;
     }
 }
-
-/// A year: `Instant` overflows with a grace of 2^64 milliseconds.
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
