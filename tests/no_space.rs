@@ -21,6 +21,8 @@ pub(crate) fn cases() -> Vec<Case> {
         removal_without_bytes_on_tmpfs,
         removal_without_inodes_on_tmpfs,
         removal_without_bytes_and_inodes_on_ext4,
+        many_at_once_are_removed_from_a_full_ext4,
+        trash_that_takes_no_more_names_is_emptied_first,
         run_without_space_is_refused_and_leaves_nothing,
         kept_write_layer_survives_a_full_disk,
     ]
@@ -203,6 +205,70 @@ fn removal_without_inodes_on_tmpfs(sandbox: &Sandbox) {
 fn removal_without_bytes_and_inodes_on_ext4(sandbox: &Sandbox) {
     let Some(disk) = Disk::ext4(sandbox) else { skip("no mkfs.ext4, or no loop device can be had") };
     removal(sandbox, disk, &[Full::Bytes, Full::Inodes]);
+}
+
+/// More than the trash has room for names of, when not even its directory can grow.
+fn many_at_once_are_removed_from_a_full_ext4(sandbox: &Sandbox) {
+    let Some(disk) = Disk::ext4(sandbox) else { skip("no mkfs.ext4, or no loop device can be had") };
+    let image = sandbox.image();
+    let made: Vec<String> = (0..24).map(|number| format!("made{number}")).collect();
+    for name in &made {
+        sandbox.ok(&["create", "--name", name, image, "true"]);
+    }
+    let running: Vec<String> = (0..8).map(|number| format!("running{number}")).collect();
+    for name in &running {
+        sandbox.start_obedient(name, &[], 3);
+    }
+    disk.fill(&[Full::Bytes, Full::Inodes]);
+    std::thread::scope(|scope| {
+        for name in made.iter().chain(&running) {
+            scope.spawn(|| sandbox.ok(&["rm", "-f", name]));
+        }
+    });
+    assert_eq!(sandbox.ok(&["ps", "-a", "-q"]), "");
+    wait_until("nothing is left of them", || {
+        tree::paths(&sandbox.root().join("trash"), &[]).is_empty()
+            && tree::paths(&sandbox.root().join("containers"), &[]).is_empty()
+    });
+    disk.remove(sandbox);
+}
+
+/// What can be renamed nowhere on a full disk.
+fn trash_that_takes_no_more_names_is_emptied_first(sandbox: &Sandbox) {
+    let Some(disk) = Disk::ext4(sandbox) else { skip("no mkfs.ext4, or no loop device can be had") };
+    let image = sandbox.image();
+    sandbox.ok(&["create", "--name", "made", image, "true"]);
+    sandbox.start_obedient("kept", &[], 3);
+    sandbox.start_obedient("removed", &["--rm"], 3);
+    let file = disk.0.join("names");
+    File::create(&file).expect("there is room");
+    disk.fill(&[Full::Bytes, Full::Inodes]);
+    let fill_trash = || {
+        let trash = sandbox.root().join("trash");
+        let mut number = 0;
+        while fs::hard_link(&file, trash.join(format!("{number:0>200}"))).is_ok() {
+            number += 1;
+        }
+        for length in (1..200).rev() {
+            while fs::hard_link(&file, trash.join(format!("{number:0>length$}"))).is_ok() {
+                number += 1;
+            }
+        }
+    };
+    fill_trash();
+    sandbox.ok(&["rm", "made"]);
+    fill_trash();
+    sandbox.ok(&["stop", "kept"]);
+    sandbox.wait_status("kept", "exited");
+    fill_trash();
+    sandbox.ok(&["stop", "removed"]);
+    wait_until("it is gone", || sandbox.status("removed") == "absent");
+    sandbox.ok(&["rm", "kept"]);
+    fill_trash();
+    sandbox.ok(&["rmi", image]);
+    wait_until("the trash is empty", || tree::paths(&sandbox.root().join("trash"), &[]).is_empty());
+    fs::remove_file(&file).expect("it is ours");
+    disk.remove(sandbox);
 }
 
 fn run_without_space_is_refused_and_leaves_nothing(sandbox: &Sandbox) {

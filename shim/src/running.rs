@@ -86,7 +86,7 @@ pub(crate) struct Parts {
 }
 
 /// Killed processes are gone sooner, unless they hang.
-const GONE_AFTER: Duration = Duration::from_secs(1);
+const GONE_AFTER: Duration = Duration::from_secs(3);
 
 /// A container whose init exists.
 pub(crate) struct Running {
@@ -260,8 +260,9 @@ impl Running {
         }
         self.gone_by = None;
         let left: Vec<u32> = self.parts.cgroups.iter().flat_map(Directory::processes).collect();
-        let step = not_gone(self.parts.proc.as_fd(), left);
-        hub.tell(&FromShim::Step(step));
+        if !left.is_empty() {
+            hub.tell(&FromShim::Step(not_gone(self.parts.proc.as_fd(), left)));
+        }
     }
 
     fn follow_input_source(&mut self, hub: &Hub) {

@@ -100,7 +100,18 @@ fn trash_name(places: &Places, name: &str) -> String {
 fn discard(parent: BorrowedFd<'_>, name: &str, trash_name: &str, places: &Places) -> StepResult {
     let trash = open_directory(&places.trash_dir)?;
     sweep_name(&trash, trash_name)?;
-    match rustix::fs::renameat(parent, name, &trash, trash_name) {
+    let rename = || rustix::fs::renameat(parent, name, &trash, trash_name);
+    let renamed = match rename() {
+        // A full disk has no space for a longer directory: what is in the trash holds space, and names.
+        Err(Errno::NOSPC | Errno::DQUOT) => {
+            for refusal in sweep::empty(trash.as_fd()) {
+                tracing::warn!("in the trash, {refusal}, continuing");
+            }
+            rename()
+        }
+        result => result,
+    };
+    match renamed {
         Ok(()) => sweep_name(&trash, trash_name),
         Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(SysError::new(format!("renameat(\"{name}\", trash)"), errno).into()),

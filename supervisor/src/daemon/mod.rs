@@ -88,12 +88,12 @@ async fn serve(config: Arc<Config>, machine: Machine, ready: &mut Ready) -> Resu
         config: Arc::clone(&config),
         spawner: Spawner::find()?,
         children: Arc::new(Children::default()),
-        sweeper: Sweeper::default(),
+        sweeper: Sweeper::new(),
         freed: Arc::new(Notify::new()),
     };
     let (sweeper, freed) = (means.sweeper.clone(), Arc::clone(&means.freed));
     start_helpers(&means);
-    let (store, found) = recovered(Arc::clone(&config)).await?;
+    let (store, found) = recovered(Arc::clone(&config), sweeper.clone()).await?;
     let (registry, handle) = Registry::new(means, found);
     // Detached: it ends with the runtime.
     drop(tokio::spawn(registry.run()));
@@ -130,9 +130,9 @@ fn start_helpers(means: &Means) {
     drop(tokio::spawn(sweeper.serve(means.spawner.clone(), Arc::clone(&means.children), trashes)));
 }
 
-async fn recovered(config: Arc<Config>) -> Result<(Store, Vec<recover::Found>), Error> {
+async fn recovered(config: Arc<Config>, sweeper: Sweeper) -> Result<(Store, Vec<recover::Found>), Error> {
     let work = move || {
-        let store = Store::open(&config.root).map_err(|error| Error::Images(error.to_wire()))?;
+        let store = Store::open(&config.root, sweeper).map_err(|error| Error::Images(error.to_wire()))?;
         let boot = roots::boot(&config)?;
         let found = recover::scan(&config, boot)?;
         if boot == Boot::Other {

@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use super::{error::ImageError, record::names_in};
+use crate::shim_link::sweep::Sweeper;
 
 /// Directory below the state root.
 pub(super) const LAYERS: &str = "layers";
@@ -29,6 +30,8 @@ const TEMPORARY: &str = "import-";
 pub(super) struct Layers {
     layers: OwnedFd,
     trash: OwnedFd,
+    /// Makes room in the trash.
+    sweeper: Sweeper,
 }
 
 /// A layer that is being made.
@@ -64,8 +67,9 @@ impl Layers {
     ///
     /// # Errors
     /// If they cannot be made or are none.
-    pub(super) fn open(root: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self { layers: open_private(root, LAYERS)?, trash: open_private(root, layout::TRASH)? })
+    pub(super) fn open(root: BorrowedFd<'_>, sweeper: Sweeper) -> io::Result<Self> {
+        let (layers, trash) = (open_private(root, LAYERS)?, open_private(root, layout::TRASH)?);
+        Ok(Self { layers, trash, sweeper })
     }
 
     /// An empty directory for a layer: 0755 and root's, which the archive may change.
@@ -144,12 +148,14 @@ impl Layers {
         let target = format!("layer-{name}-{}", random_hex()?);
         let flags = RenameFlags::NOREPLACE;
         point::before(point::Step::DropLayer);
-        let renamed = rustix::fs::renameat_with(&self.layers, name, &self.trash, target, flags);
+        let dropped = self.sweeper.with_room(|| {
+            match rustix::fs::renameat_with(&self.layers, name, &self.trash, &target, flags) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            }
+        });
         point::after(point::Step::DropLayer);
-        match renamed {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        dropped
     }
 }
 

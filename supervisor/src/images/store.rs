@@ -30,6 +30,7 @@ use super::{
     source::{Archive, FileMark},
     unpack::{self, Totals},
 };
+use crate::shim_link::sweep::Sweeper;
 
 /// Directory below the state root.
 const IMAGES: &str = "images";
@@ -76,15 +77,12 @@ impl Store {
     ///
     /// # Errors
     /// If the directories cannot be made or read.
-    pub(crate) fn open(root: &Path) -> Result<Self, ImageError> {
-        Self::open_with(root, Limits::default())
-    }
-
-    pub(super) fn open_with(root: &Path, limits: Limits) -> Result<Self, ImageError> {
+    pub(crate) fn open(root: &Path, sweeper: Sweeper) -> Result<Self, ImageError> {
+        let limits = Limits::default();
         let fault = |source: io::Error| ImageError::system("open", root.display().to_string(), source);
         let directory = open_root(root).map_err(fault)?;
         let images = open_private(directory.as_fd(), IMAGES).map_err(fault)?;
-        let layers = Layers::open(directory.as_fd()).map_err(fault)?;
+        let layers = Layers::open(directory.as_fd(), sweeper).map_err(fault)?;
         let found = record::read_all(&images).map_err(fault)?;
         for (name, fault) in &found.damaged {
             let fault: &dyn std::error::Error = fault;
@@ -106,8 +104,8 @@ impl Store {
             let is_layer = format!("sha256:{name}").parse::<Digest>().is_ok();
             // A damaged record may be all that knows of a layer, and a container may be running on it.
             let is_leftover = !is_layer || (found.damaged.is_empty() && !needed.contains(&name));
-            if is_leftover {
-                layers.throw_away(&name).map_err(fault)?;
+            if is_leftover && let Err(error) = layers.throw_away(&name) {
+                tracing::warn!(layer = name, %error, "a layer that nobody needs stays until the next start, continuing");
             }
         }
         let state = Mutex::new(State { records, archives: HashMap::new() });

@@ -22,7 +22,7 @@ use super::{Registry, Reply, record::Record};
 use crate::{
     config::{Config, Places},
     error::{file_error, system_failure},
-    shim_link::lost::recorded_exit,
+    shim_link::{lost::recorded_exit, sweep::Sweeper},
     sys,
 };
 
@@ -47,7 +47,8 @@ impl Registry {
 
     pub(super) fn job_bury(&self, id: &ContainerId) {
         let (places, id) = (self.means.config.places(id), id.clone());
-        self.job(move || bury(&places), move |result| JobDone::Buried(id, result));
+        let sweeper = self.means.sweeper.clone();
+        self.job(move || bury(&places, &sweeper), move |result| JobDone::Buried(id, result));
     }
 
     pub(super) fn job_rename(&self, id: &ContainerId, record: Arc<Record>, reply: Reply<()>) {
@@ -179,21 +180,23 @@ fn try_prepare_start(places: &Places, record: &Record) -> Result<(), WireError> 
 }
 
 /// Renames a container's directory into the trash, if it is still there. Nothing may be left to undo.
-pub(super) fn bury(places: &Places) -> Result<(), WireError> {
+pub(super) fn bury(places: &Places, sweeper: &Sweeper) -> Result<(), WireError> {
     point::before(point::Step::Bury);
-    let buried = try_bury(places);
+    let buried = try_bury(places, sweeper);
     point::after(point::Step::Bury);
     buried
 }
 
-fn try_bury(places: &Places) -> Result<(), WireError> {
+fn try_bury(places: &Places, sweeper: &Sweeper) -> Result<(), WireError> {
     // Empty, or not there: a start that never came to its shim. Otherwise somebody else's file is in it.
     match fs::remove_dir(&places.run) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(file_error("remove directory", &places.run, error)),
     }
-    let moved = discard(&places.state, &places.trash)?;
+    let moved = sweeper
+        .with_room(|| discard(&places.state, &places.trash))
+        .map_err(|error| file_error("move into the trash:", &places.state, error))?;
     if moved && let Some(parent) = places.state.parent() {
         sync_directory(parent).map_err(|error| file_error("sync", parent, error))?;
     }
@@ -201,7 +204,7 @@ fn try_bury(places: &Places) -> Result<(), WireError> {
 }
 
 /// Renames something into a trash on the same file system; false if it is not there.
-pub(super) fn discard(path: &Path, trash: &Path) -> Result<bool, WireError> {
+pub(super) fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     point::before(point::Step::Discard);
@@ -210,7 +213,7 @@ pub(super) fn discard(path: &Path, trash: &Path) -> Result<bool, WireError> {
     match renamed {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(file_error("move into the trash:", path, error)),
+        Err(error) => Err(error),
     }
 }
 

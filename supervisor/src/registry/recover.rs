@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::{Config, Places},
     error::{Error, chain},
-    shim_link::{entry::Entry, lost::recorded_exit},
+    shim_link::{entry::Entry, lost::recorded_exit, sweep::Sweeper},
     sys,
 };
 
@@ -105,7 +105,7 @@ fn discard_other_boot(config: &Config) -> Result<(), Error> {
         if locked {
             tracing::warn!(path = %path.display(), "in use although it is of another boot, left alone, continuing");
         } else if let Err(error) = jobs::discard(&path, &config.run_trash()) {
-            tracing::warn!(error = %error.message, "cannot discard a run directory of another boot, continuing");
+            tracing::warn!(%error, path = %path.display(), "cannot discard a run directory of another boot, continuing");
         }
     }
     Ok(())
@@ -204,13 +204,14 @@ fn discard_layers(places: &Places, keep: bool) {
     let kept = if keep { None } else { Some(layout::WRITE_LAYER) };
     for name in [layout::WORK, layout::INIT_LAYER, layout::STAGE].into_iter().chain(kept) {
         if let Err(error) = jobs::discard(&places.state.join(name), &places.trash) {
-            tracing::warn!(error = %error.message, "cannot discard a layer, continuing");
+            tracing::warn!(%error, layer = name, "cannot discard a layer, continuing");
         }
     }
 }
 
 fn discard(places: &Places) {
-    if let Err(error) = jobs::bury(places) {
+    // A start does not wait for room: the next one, or `doctor --fix`, tries again.
+    if let Err(error) = jobs::bury(places, &Sweeper::default()) {
         tracing::warn!(error = %error.message, "cannot discard a container's directory, continuing");
     }
 }

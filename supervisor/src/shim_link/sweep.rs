@@ -1,23 +1,59 @@
 //! Emptying the trash: one `mysup-shim sweep` at a time, however often it is asked for. The supervisor itself never
 //! removes a tree.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use mysup_ipc::exit::ExitStatus;
 use tokio::sync::Notify;
 
 use super::{children::Children, spawn::Spawner};
 
+/// How long a name in a full trash is waited for.
+const ROOM: Duration = Duration::from_secs(5);
+/// Between two tries.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Asks for sweeps.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sweeper {
     wanted: Arc<Notify>,
+    /// How long a name in a full trash is waited for. By default not at all: nobody may be there to sweep.
+    patience: Duration,
 }
 
 impl Sweeper {
+    /// One that is served.
+    pub(crate) fn new() -> Self {
+        Self { wanted: Arc::default(), patience: ROOM }
+    }
+
     /// Something was put into a trash. Calls during a sweep make one more.
     pub(crate) fn wake(&self) {
         self.wanted.notify_one();
+    }
+
+    /// Does what needs a name in a trash, again after a sweep if there is no space for one: on a full disk a directory cannot
+    /// grow, and what is in the trash holds space, too. Blocks.
+    ///
+    /// # Errors
+    /// As `attempt`, at last.
+    pub(crate) fn with_room<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match attempt() {
+                Err(error) if is_full(&error) && Instant::now() < deadline => {
+                    self.wake();
+                    thread::sleep(LOOK);
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Sweeps whenever it is woken, for ever: it ends with the runtime.
@@ -44,4 +80,8 @@ impl Sweeper {
             }
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -13,7 +13,10 @@ use mysup_ipc::{
 };
 
 use super::laboratory::{Scratch, archive, file, gzip};
-use crate::images::{Cancel, Image, ImageError, Store};
+use crate::{
+    images::{Cancel, Image, ImageError, Store},
+    shim_link::sweep::Sweeper,
+};
 
 struct Bench {
     scratch: Scratch,
@@ -23,7 +26,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let scratch = Scratch::new();
-        let store = Store::open(&scratch.path().join("root")).unwrap();
+        let store = Store::open(&scratch.path().join("root"), Sweeper::default()).unwrap();
         Self { scratch, store }
     }
 
@@ -32,7 +35,7 @@ impl Bench {
     }
 
     fn reopen(&mut self) {
-        self.store = Store::open(&self.root()).unwrap();
+        self.store = Store::open(&self.root(), Sweeper::default()).unwrap();
     }
 
     fn archive(&self, bytes: &[u8]) -> OwnedFd {
@@ -357,5 +360,5 @@ fn full_disks_are_told_clearly() {
 
 #[test]
 fn opening_where_there_is_no_directory_is_an_error() {
-    assert_eq!(code(Store::open(Path::new("/proc/version"))), ErrorCode::System);
+    assert_eq!(code(Store::open(Path::new("/proc/version"), Sweeper::default())), ErrorCode::System);
 }
