@@ -59,9 +59,8 @@ impl Directory {
         let remove = || rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR);
         let mut removed = remove();
         if removed == Err(Errno::BUSY) {
-            for child in self.children() {
-                child.remove()?;
-            }
+            let children: Vec<_> = self.children().iter().map(Self::remove).collect();
+            children.into_iter().collect::<Result<Vec<_>, _>>()?;
             removed = remove();
         }
         match removed {

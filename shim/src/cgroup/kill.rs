@@ -7,15 +7,16 @@ use super::Directory;
 use crate::error::{Call, SysError};
 
 /// Kills all that is in these cgroups and below them; returns who is left (a process in an uninterruptible call
-/// cannot go).
+/// cannot go). One that cannot be killed does not save the others.
 pub(crate) fn kill_all(directories: &[Directory]) -> Result<Vec<u32>, SysError> {
-    for directory in directories {
-        kill(directory)?;
-    }
+    let killed: Vec<_> = directories.iter().map(kill).collect();
     let mut left: Vec<u32> = directories.iter().flat_map(|directory| directory.processes()).collect();
     left.sort_unstable();
     left.dedup();
-    Ok(left)
+    match killed.into_iter().collect() {
+        Err(error) if !left.is_empty() => Err(error),
+        Ok(()) | Err(_) => Ok(left),
+    }
 }
 
 fn kill(directory: &Directory) -> Result<(), SysError> {
@@ -26,10 +27,8 @@ fn kill(directory: &Directory) -> Result<(), SysError> {
     if directory.has("cgroup.kill") {
         return directory.write("cgroup.kill", "1");
     }
-    for pid in directory.processes() {
-        kill_member(directory, pid)?;
-    }
-    Ok(())
+    let killed: Vec<_> = directory.processes().into_iter().map(|pid| kill_member(directory, pid)).collect();
+    killed.into_iter().collect()
 }
 
 fn kill_member(directory: &Directory, pid: u32) -> Result<(), SysError> {

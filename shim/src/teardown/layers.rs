@@ -15,7 +15,7 @@ use rustix::{
 use super::{Failure, Places, StepResult, sweep};
 use crate::{
     error::{Call, SysError},
-    mountinfo,
+    mountinfo::{self, Mount},
     rootfs::open_directory,
 };
 
@@ -26,14 +26,17 @@ pub(super) fn remove_layers(places: &Places, lifetime: Lifetime) -> StepResult {
         Lifetime::WriteLayer => &all[..3],
         Lifetime::Record | Lifetime::Nothing => &all[..],
     };
-    refuse_mountpoints(places, names)?;
     let Some(state) = open_existing(&places.state_dir)? else {
         return Ok(());
     };
-    for name in names {
-        discard(state.as_fd(), name, &trash_name(places, name), places)?;
-    }
-    Ok(())
+    let mounts = mountinfo::read()?;
+    let remove = |name: &&str| {
+        refuse_mountpoints(places, name, &mounts)?;
+        discard(state.as_fd(), name, &trash_name(places, name), places)
+    };
+    // One that resists does not keep the others.
+    let removed: Vec<StepResult> = names.iter().map(remove).collect();
+    removed.into_iter().collect()
 }
 
 /// Removes the files of the run directory, whatever version made them, the journal last, and the directory. No directory
@@ -42,13 +45,16 @@ pub(super) fn remove_run_directory(places: &Places) -> StepResult {
     let Some(run) = open_existing(&places.run_dir)? else {
         return Ok(());
     };
+    let mut removed = Ok(());
     for entry in Dir::read_from(&run).call(|| format!("getdents(\"{}\")", places.run_dir))? {
         let entry = entry.call(|| format!("getdents(\"{}\")", places.run_dir))?;
         let name = entry.file_name();
         if ![c".", c"..", JOURNAL].contains(&name) {
-            unlink(&run, name, places)?;
+            removed = removed.and(unlink(&run, name, places));
         }
     }
+    // As long as anything else is there, the journal says what it is.
+    removed?;
     unlink(&run, JOURNAL, places)?;
     match rustix::fs::unlinkat(CWD, places.run_dir.as_str(), AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -71,7 +77,7 @@ pub(super) fn remove_state_directory(places: &Places) -> StepResult {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(());
     };
-    refuse_mountpoints(places, &[""])?;
+    refuse_mountpoints(places, "", &mountinfo::read()?)?;
     match open_existing(&parent.display().to_string())? {
         Some(parent) => discard(parent.as_fd(), name, name, places),
         None => Ok(()),
@@ -79,16 +85,15 @@ pub(super) fn remove_state_directory(places: &Places) -> StepResult {
 }
 
 /// A tree with a mount of the host's inside is not even renamed: it would take the mount with it.
-fn refuse_mountpoints(places: &Places, names: &[&str]) -> StepResult {
-    let mounts = mountinfo::read()?;
-    for name in names {
-        let tree = Path::new(&places.state_dir).join(name);
-        if let Some(mount) = mounts.iter().find(|mount| Path::new(&mount.point).starts_with(&tree)) {
+fn refuse_mountpoints(places: &Places, name: &str, mounts: &[Mount]) -> StepResult {
+    let tree = Path::new(&places.state_dir).join(name);
+    match mounts.iter().find(|mount| Path::new(&mount.point).starts_with(&tree)) {
+        None => Ok(()),
+        Some(mount) => {
             let error = format!("{} is a mountpoint; unmount it, nothing below it is touched", mount.point);
-            return Err(Failure { error, holders: Vec::new() });
+            Err(Failure { error, holders: Vec::new() })
         }
     }
-    Ok(())
 }
 
 /// The same name at every attempt, so that a later one finds what an earlier one left in the trash.

@@ -9,6 +9,8 @@ pub(crate) mod journal;
 mod layers;
 mod owed;
 pub(crate) mod sweep;
+#[cfg(test)]
+mod tests;
 mod unmount;
 
 use std::{
@@ -321,13 +323,9 @@ impl Teardown {
     }
 
     fn remove_cgroups(&mut self) -> StepResult {
-        let mut first = None;
-        for cgroup in &self.cgroups {
-            if let Err(error) = cgroup::remove(cgroup) {
-                first.get_or_insert(error);
-            }
-        }
-        first.map_or(Ok(()), |error| Err(error.into()))
+        // Newest first, and all of them: what one of them says does not keep the others.
+        let removed: Vec<_> = self.cgroups.iter().rev().map(cgroup::remove).collect();
+        Ok(removed.into_iter().collect::<Result<(), SysError>>()?)
     }
 }
 
