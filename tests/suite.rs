@@ -84,13 +84,13 @@ fn main() -> ExitCode {
         supervisor_kill::cases(),
         shim_kill::cases(),
         storm::cases(),
+        kill_points::cases(),
         setup::cases(),
     ];
     // Not part of `tests/run` before they pass reliably there (issue 3): MYSUP_TEST_PROOF=1 runs them too.
     if std::env::var_os("MYSUP_TEST_PROOF").is_some() {
         cases.extend([
             sweep::cases(),
-            kill_points::cases(),
             no_hang::cases(),
             no_hang_server::cases(),
             no_space::cases(),

@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         only_main_ends_the_process,
         no_machine_or_person_is_named,
         debts_are_tagged,
+        every_journaled_effect_has_an_undo,
         scripts_stop_at_the_first_error,
     ]
 }
@@ -299,8 +300,47 @@ fn debts_are_tagged(_: &Sandbox) {
     expect_none("a debt has a number: TODO(#12)", wrong);
 }
 
+/// The compiler sees it too, as long as nobody writes an arm for all the rest.
+fn every_journaled_effect_has_an_undo(_: &Sandbox) {
+    let read = |name: &str| fs::read_to_string(repository().join(name)).expect("it exists");
+    let body = |text: &str, begin: &str| {
+        let (_, rest) = text.split_once(begin).unwrap_or_else(|| panic!("there is no {begin}"));
+        let indent = " ".repeat(begin.len() - begin.trim_start().len());
+        rest.split_once(&format!("\n{indent}}}\n")).expect("it ends").0.to_owned()
+    };
+    let kinds = body(&read("ipc/src/teardown.rs"), "pub enum JournalEntry {");
+    let name = |line: &str| {
+        let name = line.strip_prefix("    ")?.trim_end_matches([' ', '{', ',']);
+        name.chars().all(char::is_alphanumeric).then(|| name.to_owned())
+    };
+    let kinds: Vec<String> = kinds.lines().filter_map(name).filter(|name| !name.is_empty()).collect();
+    assert!(kinds.len() >= 6, "the kinds of entries were not found: {kinds:?}");
+    for (file, function) in [
+        ("shim/src/teardown/mod.rs", "    fn undo_later("),
+        ("shim/src/teardown/tests.rs", "    fn make("),
+        ("ipc/src/point.rs", "    pub fn of_entry("),
+    ] {
+        let body = body(&read(file), function);
+        assert!(!body.contains(" _ =>"), "{file}: {function} does not say what it does with each kind");
+        for kind in &kinds {
+            let kind = format!("JournalEntry::{kind}");
+            assert!(body.contains(&kind), "{file}: {function} has no {kind}");
+        }
+    }
+}
+
 fn scripts_stop_at_the_first_error(_: &Sandbox) {
-    for name in ["tests/run", ".ci/run", "examples/quickstart", "tests/bench/run", "tests/peers/run"] {
+    for name in [
+        "tests/run",
+        ".ci/run",
+        "examples/quickstart",
+        "tests/bench/run",
+        "tests/kill_points/build",
+        "tests/kill_points/run",
+        "tests/peers/run",
+        "tests/sweep/run",
+        "tests/vm/run",
+    ] {
         let Ok(text) = fs::read_to_string(repository().join(name)) else { continue };
         if text.starts_with("#!") && text.contains("sh\n") {
             assert!(text.contains("set -euo pipefail"), "{name} goes on after an error");

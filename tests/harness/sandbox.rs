@@ -318,6 +318,11 @@ impl Sandbox {
         lock(&self.clients).insert(pid);
     }
 
+    /// A client has ended: its number may be the supervisor's next.
+    pub(crate) fn forget_client(&self, pid: i32) {
+        lock(&self.clients).remove(&pid);
+    }
+
     /// What the arguments, links and sockets of all that belongs here have in common.
     pub(crate) fn mark(&self) -> String {
         format!("{}/", self.directory.display())

@@ -11,16 +11,11 @@ use super::{
     victims::{self, FollowUp, Present, Victims, id_on_disk},
 };
 use crate::harness::{
-    Sandbox, holds_within,
-    plant::Bind,
-    processes,
+    Sandbox, holds_within, processes,
     random::Random,
     tree::{Tree, plant_data},
     wait_until,
 };
-
-/// Where a volume is bound meanwhile, in the namespace of the host: nobody may take that away.
-pub(super) const BOUND: &str = "bound";
 
 /// A point of a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,7 +103,7 @@ impl<'a> Stage<'a> {
             let early = self.seen_so_far(scenario);
             scenario::let_go(self.sandbox);
             let told = play.finish();
-            oracle::settle(self.sandbox);
+            oracle::settle(self.sandbox, scenario);
             let seen = self.seen_so_far(scenario);
             let changed = oracle::judge(self.sandbox, &Fate::unharmed(scenario, code), told.as_ref());
             assert!(changed.is_none(), "{}", changed.unwrap_or_default());
@@ -149,7 +144,6 @@ impl<'a> Stage<'a> {
         let (sandbox, scenario) = (self.sandbox, *scenario);
         let name = format!("{scenario} {point} {} {}", cell.victims, cell.follow_up);
         let code = self.begin_cell(scenario, seed, &name);
-        let bind = Bind::new(&sandbox.place("a"), &sandbox.place(BOUND));
         self.control.arm(point);
         let mut play = Play::begin(sandbox, scenario, code);
         let arrived = self.wait_for_arrival(&mut play, *late);
@@ -169,7 +163,6 @@ impl<'a> Stage<'a> {
         scenario::let_go(sandbox);
         let told = play.finish();
         let changed = oracle::judge(sandbox, &fate, told.as_ref());
-        bind.remove();
         self.end_cell();
         assert!(changed.is_none(), "{}", changed.unwrap_or_default());
         there

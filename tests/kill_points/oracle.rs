@@ -3,12 +3,12 @@
 //! The program's own proof on a volume is the truth. Its exit status is the true one wherever anything that saw its end
 //! has survived; else it is unknown, and said to be. What a living shim has made, it takes down alone.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use mysup_ipc::layout;
 
 use super::{
-    cell::{BOUND, Cell},
+    cell::Cell,
     scenario::{self, RENAMED, Scenario},
     victims::{FollowUp, Present, Victims},
 };
@@ -16,6 +16,9 @@ use crate::{
     harness::{Sandbox, command::Output, holds_within, inspect, leaks, processes},
     sweep::{IMPORTED, NAME, changed_by_recovery, expect_no_panic, extra_tar},
 };
+
+/// A state that does not heal within this is stuck.
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// What was done to a container, as far as its truth depends on it.
 #[derive(Debug)]
@@ -88,16 +91,13 @@ impl Proof {
 /// All have ended and no supervisor runs: a shim that was not killed has left nothing but the record.
 #[track_caller]
 pub(super) fn expect_shim_ended_alone(sandbox: &Sandbox, fate: &Fate, id: Option<&str>) {
-    let bound = sandbox.place(BOUND).display().to_string();
     let mut left = Vec::new();
-    let clean = holds_within(std::time::Duration::from_secs(5), || {
+    let clean = holds_within(Duration::from_secs(5), || {
         left = leaks::find(sandbox);
         left.retain(|line| match line.split_once(' ') {
             // Its clients may still be on their way out.
             Some(("process", _)) => false,
-            // The test's own bind.
-            Some(("mount", line)) => !line.contains(&bound),
-            Some(("socket", _)) => true,
+            Some(("mount" | "socket", _)) => true,
             Some(("cgroup", _)) => fate.shim_survives,
             Some(("file", path)) => fate.shim_survives && id.is_some_and(|id| !may_stay(fate, id, path)),
             Some(_) | None => true,
@@ -107,17 +107,31 @@ pub(super) fn expect_shim_ended_alone(sandbox: &Sandbox, fate: &Fate, id: Option
     assert!(clean, "without a supervisor this is left:\n{}", left.join("\n"));
 }
 
-/// Of the files of a container: its record. Of others nothing is said here.
+/// Of the files of a container: its record, and what `create` promises to keep. Of others nothing is said here.
 fn may_stay(fate: &Fate, id: &str, path: &str) -> bool {
     let Some((place, name)) = path.split_once(id) else { return true };
     let record = ["", "/config.json", "/exit", "/teardown", "/lock", "/log"];
-    place == "root/containers/" && fate.scenario != Scenario::Ephemeral && record.contains(&name)
+    let layer = fate.scenario == Scenario::CreateStart && name.starts_with("/upper");
+    place == "root/containers/" && fate.scenario != Scenario::Ephemeral && (layer || record.contains(&name))
 }
 
 /// Waits until the container is at rest; its program was let go.
 #[track_caller]
-pub(super) fn settle(sandbox: &Sandbox) -> String {
-    crate::sweep::settle(sandbox, |status| status != "running")
+pub(super) fn settle(sandbox: &Sandbox, scenario: Scenario) -> String {
+    let running = || fs::read_dir(sandbox.run_root().join(layout::CONTAINERS));
+    let mut status = String::new();
+    let settled = holds_within(SETTLED, || {
+        status = sandbox.status(NAME);
+        match status.as_str() {
+            "absent" => true,
+            "exited" => scenario != Scenario::Ephemeral,
+            // With a run directory it is on its way to something.
+            "created" => running().is_ok_and(|mut entries| entries.next().is_none()),
+            _ => false,
+        }
+    });
+    assert!(settled, "after {SETTLED:?} it is still {status}\n{}", sandbox.mysup(&["inspect", NAME]));
+    status
 }
 
 /// Judges what is left, under a supervisor; afterwards there is no container any more. Gives what a second recovery
@@ -153,23 +167,44 @@ fn judge_container(sandbox: &Sandbox, fate: &Fate, told: Option<&Output>) {
             sandbox.ok(&["rename", RENAMED, NAME]);
         }
     }
-    let status = settle(sandbox);
+    let status = settle(sandbox, fate.scenario);
     let proof = Proof::read(sandbox);
     match status.as_str() {
         "exited" => judge_end(sandbox, fate, &proof),
-        "created" => assert!(!proof.started, "a container that ran is only created: {proof:?} {told:?}"),
+        "created" => assert!(
+            !proof.started && fate.scenario != Scenario::Ephemeral,
+            "a container that ran is only created: {proof:?} {}",
+            shown(told)
+        ),
         _ => assert!(
             may_be_absent(fate, told, &proof),
-            "the container is {status}: {proof:?} {fate:?} {told:?}"
+            "the container is {status}: {proof:?} {fate:?} {}",
+            shown(told)
         ),
     }
     let promised = told.is_some_and(|told| told.code == 0);
-    if promised && fate.scenario == Scenario::Remove {
-        assert_eq!(status, "absent", "rm succeeded");
+    match fate.scenario {
+        Scenario::Remove if promised => assert_eq!(status, "absent", "rm succeeded"),
+        Scenario::Life | Scenario::Ephemeral | Scenario::CreateStart if promised => {
+            let ran = proof.started || fate.init_killed;
+            assert!(ran, "the program never ran, and it was said to be started: {}", shown(told));
+        }
+        Scenario::Failing => assert!(!promised, "a program that is not there was started: {}", shown(told)),
+        Scenario::Life
+        | Scenario::Ephemeral
+        | Scenario::CreateStart
+        | Scenario::Remove
+        | Scenario::Rename
+        | Scenario::Adopt
+        | Scenario::TakeDown
+        | Scenario::Reboot
+        | Scenario::Import
+        | Scenario::RemoveImage => {}
     }
-    if fate.scenario == Scenario::Ephemeral {
-        assert_eq!(status, "absent", "a container with --rm stays: {proof:?}");
-    }
+}
+
+fn shown(told: Option<&Output>) -> String {
+    told.map_or_else(|| "no command".to_owned(), Output::to_string)
 }
 
 fn may_be_absent(fate: &Fate, told: Option<&Output>, proof: &Proof) -> bool {
@@ -220,7 +255,7 @@ fn judge_image(sandbox: &Sandbox, fate: &Fate, told: Option<&Output>) {
     let done = told.is_some_and(|told| told.code == 0);
     let listed = sandbox.ok(&["images"]).contains(IMPORTED);
     let wanted = fate.scenario == Scenario::Import;
-    assert!(!done || listed == wanted, "the image is listed: {listed} {told:?}");
+    assert!(!done || listed == wanted, "the image is listed: {listed} {}", shown(told));
     if listed {
         assert_eq!(sandbox.ok(&["run", "--rm", IMPORTED, "cat", "/etc/extra"]), "extra");
     }

@@ -162,7 +162,7 @@ pub(super) fn prepare(sandbox: &Sandbox, scenario: Scenario, code: i32) {
     if scenario.has_container_before() {
         let verb: &[&str] =
             if scenario == Scenario::Remove { &["run", "-d", "--keep"] } else { &["run", "-d"] };
-        call(sandbox, &words(sandbox, verb, code, scenario)).wait().expect_code(0);
+        start(sandbox, &words(sandbox, verb, code, scenario)).wait().expect_code(0);
         wait_until("the program has begun", || has_started(sandbox));
     }
     match scenario {
@@ -199,11 +199,15 @@ fn reboot(sandbox: &Sandbox) {
 }
 
 fn call(sandbox: &Sandbox, words: &[String]) -> Client {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let client = sandbox.call(&words).start();
+    let client = start(sandbox, words);
     // `mysup start NAME` looks like a supervisor to those who look for one.
     sandbox.adopt_client(client.pid());
     client
+}
+
+fn start(sandbox: &Sandbox, words: &[String]) -> Client {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    sandbox.call(&words).start()
 }
 
 /// A scenario under way.
@@ -247,7 +251,7 @@ impl<'a> Play<'a> {
     pub(super) fn go_on(&mut self) {
         let ended = self.client.as_mut().is_none_or(|client| !client.is_running());
         if ended && let Some(words) = self.next.pop_front() {
-            self.client.take().map(Client::wait);
+            self.end_client();
             self.client = Some(call(self.sandbox, &words));
         }
     }
@@ -259,7 +263,15 @@ impl<'a> Play<'a> {
 
     /// What the last command said; nothing if there was none. Those that follow are given up.
     #[track_caller]
-    pub(super) fn finish(self) -> Option<Output> {
-        self.client.map(Client::wait)
+    pub(super) fn finish(mut self) -> Option<Output> {
+        self.end_client()
+    }
+
+    fn end_client(&mut self) -> Option<Output> {
+        let client = self.client.take()?;
+        let pid = client.pid();
+        let told = client.wait();
+        self.sandbox.forget_client(pid);
+        Some(told)
     }
 }

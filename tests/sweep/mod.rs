@@ -20,7 +20,7 @@ use self::{
     scenario::{SWEEPS, Scenario, Victim},
 };
 pub(crate) use self::{
-    oracle::{changed_by_recovery, expect_no_panic, settle},
+    oracle::{changed_by_recovery, expect_no_panic},
     scenario::{IMPORTED, NAME, extra_tar},
 };
 use crate::harness::{Case, Sandbox};

@@ -112,7 +112,7 @@ fn may_run(question: Question, told: &Output) -> bool {
 
 /// Waits until the container is in a state that lasts.
 #[track_caller]
-pub(crate) fn settle(sandbox: &Sandbox, lasts: impl Fn(&str) -> bool) -> String {
+fn settle(sandbox: &Sandbox, lasts: impl Fn(&str) -> bool) -> String {
     let mut status = String::new();
     let mut since = Instant::now();
     let settled = holds_within(SETTLED, || {

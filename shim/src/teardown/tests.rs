@@ -43,7 +43,6 @@ impl Laboratory {
             JournalEntry::WriteLayer,
             JournalEntry::Mountpoint,
             JournalEntry::Released { init_pid: u32::MAX, at: 0 },
-            JournalEntry::Started,
         ]
     }
 
@@ -63,7 +62,7 @@ impl Laboratory {
                 }
             }
             JournalEntry::Mountpoint => fs::create_dir(run.join(layout::MOUNTPOINT)).expect("mkdir"),
-            JournalEntry::Started => {}
+            JournalEntry::Unknown => {}
             JournalEntry::Released { .. } => {
                 for name in [layout::STDIN, layout::STDOUT, layout::STDERR] {
                     fs::write(run.join(name), "").expect("write");
