@@ -1,7 +1,8 @@
 //! Drives the built `mysup` as a user would: every test on an instance of its own, the leak oracle after each.
 //!
 //! `tests/run` builds the release binaries and calls this. By hand: `cargo test -p mysup-tests -- FILTER`, with `MYSUP_BIN`
-//! naming another `mysup`, `MYSUP_TEST_SEED` repeating a run and `MYSUP_TEST_KEEP=1` keeping the files of a failed test.
+//! naming another `mysup`, `MYSUP_TEST_SEED` repeating a run, `MYSUP_TEST_KEEP=1` keeping the files of a failed test and
+//! `MYSUP_TEST_DIR` naming the place of the sandboxes.
 
 mod adoption;
 mod cgroup_layouts;

@@ -22,11 +22,13 @@ use super::{
     wait_until,
 };
 
-/// The directory of this run of the suite: short, since a socket's path has 107 bytes at most.
+/// The directory of this run of the suite: short, since a socket's path has 107 bytes at most. In /tmp, or where
+/// `MYSUP_TEST_DIR` says (a tmpfs makes long campaigns cheaper).
 pub(crate) fn base() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let path = PathBuf::from(format!("/tmp/ms{}", std::process::id()));
+        let place = std::env::var_os("MYSUP_TEST_DIR").unwrap_or_else(|| "/tmp".into());
+        let path = Path::new(&place).join(format!("ms{}", std::process::id()));
         fs::DirBuilder::new().mode(0o755).recursive(true).create(&path).expect("/tmp is writable");
         path
     })
@@ -288,6 +290,19 @@ impl Sandbox {
 
     /// The supervisor of this instance, if one runs.
     pub(crate) fn supervisor_pid(&self) -> Option<i32> {
+        self.listener_pid().or_else(|| self.find_supervisor())
+    }
+
+    /// Who listens at the socket of this instance. A supervisor that took the socket over from another did not make it.
+    fn listener_pid(&self) -> Option<i32> {
+        let path = self.run_root().join(mysup_ipc::layout::SUPERVISOR_SOCKET);
+        let socket = std::os::unix::net::UnixStream::connect(path).ok()?;
+        let pid = rustix::net::sockopt::socket_peercred(&socket).ok()?.pid.as_raw_nonzero().get();
+        let own = processes::link(pid, "exe").is_some_and(|exe| exe.ends_with("/mysup"));
+        (own && processes::is_alive(pid)).then_some(pid)
+    }
+
+    fn find_supervisor(&self) -> Option<i32> {
         let clients = lock(&self.clients);
         processes::bearing(&[self.mark()]).into_iter().find(|pid| {
             let own = processes::link(*pid, "exe")
@@ -349,6 +364,12 @@ impl Sandbox {
         ids.extend(entries.filter_map(|entry| entry.file_name().into_string().ok()));
         ids.retain(|id| is_id(id));
         lock(&ALL_IDS).extend(ids.iter().cloned());
+    }
+
+    /// Forgets the containers of which nothing was left when this was looked for last. The look at the end of the run is
+    /// for all of them.
+    pub(crate) fn forget_ids(&self) {
+        lock(&self.ids).clear();
     }
 
     /// What [`Sandbox::learn_ids`] learned.

@@ -135,6 +135,7 @@ impl<'a> Stage<'a> {
             tree.expect_unchanged(place);
         }
         sandbox.finish();
+        sandbox.forget_ids();
         assert!(changed.is_none(), "{}", changed.unwrap_or_default());
     }
 }
