@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/containers/<id>/       config.json  exit  teardown  lock  log log.1 ...  upper/ work/ init/ stage/
 //! ROOT/trash/                 what is to be deleted is renamed here first
-//! RUN_ROOT/containers/<id>/   shim.sock  journal  plan  init-status  stdin stdout stderr  mnt/
+//! RUN_ROOT/containers/<id>/   shim.sock  journal  plan  start  init-status  stdin stdout stderr  mnt/
 //! ```
 
 /// File in a container's state directory: what was asked for (JSON, written by the supervisor).
@@ -33,6 +33,9 @@ pub const JOURNAL: &str = "journal";
 pub const PLAN: &str = "plan";
 /// File in a container's run directory: with `--init`, what PID 1 saw of its program's end (see `init_status.rs`).
 pub const INIT_STATUS: &str = "init-status";
+/// File in a container's run directory: locked (flock) by the init until it has executed its program or ended. If it could
+/// not execute it, the error number stands there (i32, little-endian), and behind it the name of the step that failed.
+pub const START: &str = "start";
 /// Directory in a container's run directory: the mountpoint of its root file system, in the shim's mount namespace.
 pub const MOUNTPOINT: &str = "mnt";
 /// FIFO in a container's run directory: standard input of the program.

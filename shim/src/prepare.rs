@@ -21,7 +21,7 @@ use rustix::{
 use crate::{
     cgroup::{self, Cgroups, Directory},
     error::{Call, StartError, Step, SysError},
-    init::{Held, OwnInit, Prepared},
+    init::{self, Held, OwnInit, Prepared},
     mountinfo,
     namespace::{self, HostNamespace},
     rootfs::{self, DetachedRoot, HostDevices, Sources},
@@ -137,8 +137,9 @@ pub(crate) fn make(
     let prepared = Prepared::new(plan, user, &cgroups, own_init)?;
     // Not open any more when the root is to be unmounted.
     drop(root);
+    let start = init::open_start(ground.run.as_fd()).step("start the init")?;
     point::before(point::Step::Clone);
-    let held = prepared.spawn(plan, &cgroups, &ends, lock.0.as_fd())?;
+    let held = prepared.spawn(plan, &cgroups, &ends, lock.0.as_fd(), start)?;
     point::after(point::Step::Clone);
     Ok(Made { held, stdio, cgroups: cgroups.directories().step("open the cgroups")? })
 }

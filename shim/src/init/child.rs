@@ -16,6 +16,7 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets},
 };
 
+use super::report::{REPORT_SIZE, Step};
 use crate::sys::mount::{Attributes, set_attributes};
 
 /// One mount below the container's /sys/fs/cgroup.
@@ -33,6 +34,7 @@ pub(super) struct ChildPlan<'a> {
     pub(super) sync: RawFd,
     pub(super) parent_end: RawFd,
     pub(super) lock: RawFd,
+    pub(super) start: RawFd,
     pub(super) stdio: [RawFd; 3],
     pub(super) terminal: bool,
     pub(super) hostname: &'a CStr,
@@ -52,70 +54,13 @@ pub(super) struct ChildPlan<'a> {
     pub(super) own_init: Option<(RawFd, RawFd)>,
 }
 
-/// Declares the steps with the words that people see.
-macro_rules! steps {
-    ($($step:ident = $name:literal,)*) => {
-        #[derive(Clone, Copy)]
-        #[repr(u32)]
-        enum Step { $($step,)* }
-
-        const STEPS: &[(u32, &str)] = &[$((Step::$step as u32, $name),)*];
-    };
-}
-
-steps! {
-    Wait = "wait for the shim",
-    Session = "make a session",
-    Keyring = "make a session keyring",
-    Cgroup = "make a cgroup namespace",
-    Hostname = "set the host name",
-    Loopback = "bring up the loopback interface",
-    Pivot = "enter the root file system",
-    Proc = "mount /proc",
-    Sys = "mount /sys",
-    CgroupMounts = "mount /sys/fs/cgroup",
-    Mqueue = "mount /dev/mqueue",
-    Mask = "mask paths of /proc and /sys",
-    ReadOnly = "make paths of /proc read-only",
-    Limits = "set a ulimit (raising a hard limit needs CAP_SYS_RESOURCE)",
-    Terminal = "take the terminal",
-    Stdio = "set up standard input and output",
-    Privileges = "drop privileges",
-    Cwd = "change to the working directory (it must be a directory inside the container that the user may enter)",
-    Exec = "exec",
-}
-
-/// Bytes of a report.
-pub(super) const REPORT_SIZE: usize = 8;
-
-/// What the child said before it left.
-pub(super) struct Report {
-    step: u32,
-    /// Error number.
-    pub(super) errno: i32,
-}
-
-impl Report {
-    pub(super) fn from_bytes(bytes: [u8; REPORT_SIZE]) -> Self {
-        let [s0, s1, s2, s3, e0, e1, e2, e3] = bytes;
-        Self { step: u32::from_ne_bytes([s0, s1, s2, s3]), errno: i32::from_ne_bytes([e0, e1, e2, e3]) }
-    }
-
-    pub(super) fn is_exec(&self) -> bool {
-        self.step == Step::Exec as u32
-    }
-
-    pub(super) fn step_name(&self) -> &'static str {
-        STEPS.iter().find(|(number, _)| *number == self.step).map_or("an unknown step", |(_, name)| name)
-    }
-}
-
 /// Runs in the child and does not come back.
 pub(super) fn run(plan: &ChildPlan<'_>) -> ! {
     let (step, errno) = match set_up(plan) {
         Err(failure) => failure,
         Ok(()) => (Step::Exec, execute(plan)),
     };
+    tell_successors(plan.start, step, errno);
     let mut report = [0; REPORT_SIZE];
     report[..4].copy_from_slice(&(step as u32).to_ne_bytes());
     report[4..].copy_from_slice(&errno.raw_os_error().to_ne_bytes());
@@ -129,6 +74,17 @@ pub(super) fn run(plan: &ChildPlan<'_>) -> ! {
     unsafe {
         libc::write(plan.sync, report.as_ptr().cast(), REPORT_SIZE);
         libc::_exit(code)
+    }
+}
+
+/// Leaves the reason where it outlives shim and supervisor.
+fn tell_successors(start: RawFd, step: Step, errno: Errno) {
+    let name = step.name();
+    let number = errno.raw_os_error().to_le_bytes();
+    // SAFETY: write(2) reads bytes of this stack and of the program's constants.
+    unsafe {
+        libc::write(start, number.as_ptr().cast(), number.len());
+        libc::write(start, name.as_ptr().cast(), name.len());
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod child;
 pub(crate) mod reaper;
+mod report;
 mod spawn;
 
-pub(crate) use self::spawn::{Held, INIT_NAME, OwnInit, Prepared, StdioEnds};
+pub(crate) use self::spawn::{Held, INIT_NAME, OwnInit, Prepared, StdioEnds, open_start};

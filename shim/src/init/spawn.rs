@@ -13,9 +13,12 @@ use mysup_ipc::{
     init_status, layout,
     plan::{ContainerPlan, Network},
 };
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::child::{self, CgroupMount, ChildPlan, Report};
+use super::{
+    child::{self, CgroupMount, ChildPlan},
+    report::{REPORT_SIZE, Report},
+};
 use crate::{
     cgroup::{Cgroups, Version},
     error::{Call, Reason, StartError, Step, SysError},
@@ -76,6 +79,8 @@ pub(crate) struct Held {
     /// Itself.
     pub(crate) pidfd: OwnedFd,
     sync: UnixStream,
+    /// Locked by us too, which says nothing as long as we live.
+    _start: OwnedFd,
     program: String,
     searched: bool,
 }
@@ -123,6 +128,7 @@ impl Prepared {
         cgroups: &Cgroups,
         stdio: &StdioEnds,
         lock: BorrowedFd<'_>,
+        start: OwnedFd,
     ) -> Result<Held, StartError> {
         let (ours, theirs) = UnixStream::pair().call(|| "socketpair()").step("start the init")?;
         let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
@@ -133,6 +139,7 @@ impl Prepared {
             sync: theirs.as_raw_fd(),
             parent_end: ours.as_raw_fd(),
             lock: lock.as_raw_fd(),
+            start: start.as_raw_fd(),
             stdio: [0, 1, 2].map(|index: usize| stdio.ends[index].as_raw_fd()),
             terminal: stdio.terminal,
             hostname: &self.hostname,
@@ -157,7 +164,7 @@ impl Prepared {
                 drop(theirs);
                 let program = plan.process.args.first().cloned().unwrap_or_default();
                 let searched = !program.contains('/');
-                let held = Held { pid, pidfd, sync: ours, program, searched };
+                let held = Held { pid, pidfd, sync: ours, _start: start, program, searched };
                 // On an error the child reads the end of its socket and leaves.
                 cgroups.adopt(pid).step("move the init into its cgroups")?;
                 Ok(held)
@@ -166,12 +173,21 @@ impl Prepared {
     }
 }
 
+/// The file that tells those who come after a dead shim whether its init executed the program.
+pub(crate) fn open_start(run_directory: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(run_directory, layout::START, flags, Mode::RUSR | Mode::WUSR)
+        .call(|| "openat(\"start\", O_CREAT)")?;
+    rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).call(|| "flock(\"start\", LOCK_EX)")?;
+    Ok(fd)
+}
+
 impl Held {
     /// Lets it go on to exec, and waits until it has, or says why it could not.
     pub(crate) fn release(&mut self) -> Result<(), StartError> {
         use std::io::Write;
         self.sync.write_all(&[1]).call(|| "write(sync)").step("release the init")?;
-        let mut bytes = [0; child::REPORT_SIZE];
+        let mut bytes = [0; REPORT_SIZE];
         match self.sync.read_exact(&mut bytes) {
             // exec closed the other end.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(()),

@@ -19,6 +19,7 @@ use super::{
     journal,
     lost::{self, Init},
     spawn::Spawner,
+    start,
 };
 use crate::{
     config::{Places, text},
@@ -41,7 +42,7 @@ pub(super) async fn is_possible(init: &mut Init, places: &Places) -> bool {
     let Ok((recorded, Some(released), places)) = tokio::task::spawn_blocking(read).await else {
         return false;
     };
-    if recorded {
+    if recorded || start::failure_when_over(&places).await.is_some() {
         return false;
     }
     if init.pidfd.is_none() {

@@ -13,7 +13,7 @@ use mysup_ipc::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{children::Children, journal};
+use super::{children::Children, journal, start};
 use crate::{config::Places, error::chain, sys};
 
 /// A killed init that has not ended by now hangs in the kernel; its status will then be unknown.
@@ -60,14 +60,13 @@ pub(super) async fn ending(init: &mut Init, places: &Places, children: &Children
         // The first durable value wins, whatever was seen since.
         return report;
     }
+    if let Some(error) = left.failure {
+        // The init ends with docker's codes.
+        let code = found.filter(|status| matches!(status, ExitStatus::Code(126..=128)));
+        return not_started(code.unwrap_or(NOT_STARTED), error);
+    }
     let Some(started_at) = init.started_at.or(left.released) else {
-        return ExitReport {
-            status: NOT_STARTED,
-            oom_killed: false,
-            started_at: None,
-            finished_at: sys::now(),
-            error: "the shim was killed while it prepared the container".into(),
-        };
+        return not_started(NOT_STARTED, "the shim was killed while it prepared the container".into());
     };
     if let Some(InitStatus { status, at }) = left.by_init {
         // It was about to leave by itself, even if it was killed on the way.
@@ -90,6 +89,10 @@ pub(super) async fn ending(init: &mut Init, places: &Places, children: &Children
         finished_at: sys::now(),
         error: error.into(),
     }
+}
+
+fn not_started(status: ExitStatus, error: String) -> ExitReport {
+    ExitReport { status, oom_killed: false, started_at: None, finished_at: sys::now(), error }
 }
 
 /// The end of an init that no new shim could adopt: it is killed, for nobody would keep its output and its end.
@@ -140,6 +143,8 @@ struct Left {
     recorded: Option<ExitReport>,
     /// When the journal says that the program was let go.
     released: Option<u64>,
+    /// Why it was not executed all the same.
+    failure: Option<String>,
     /// What PID 1 wrote, with `--init`.
     by_init: Option<InitStatus>,
 }
@@ -149,6 +154,7 @@ async fn on_disk(places: &Places) -> Left {
     let read = move || Left {
         recorded: recorded_exit(&places),
         released: journal::released(&places.run).map(|release| release.at),
+        failure: start::failure(&places.run),
         by_init: File::open(&places.run).ok().and_then(|run| init_status::read(run.as_fd())),
     };
     // Fails only when the runtime ends, and we with it.

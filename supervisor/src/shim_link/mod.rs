@@ -15,6 +15,7 @@ mod journal;
 pub(crate) mod lost;
 mod silence;
 pub(crate) mod spawn;
+mod start;
 pub(crate) mod sweep;
 pub(crate) mod task;
 
