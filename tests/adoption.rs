@@ -2,7 +2,9 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Case, Sandbox, command, inspect, linux_is_at_least, processes, terminal::Terminal, wait_until};
+use crate::harness::{
+    Case, Sandbox, command, inspect, linux_is_at_least, processes, terminal::Terminal, wait_until,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     crate::cases![

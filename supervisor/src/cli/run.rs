@@ -19,7 +19,10 @@ use mysup_ipc::{
 
 use super::{
     args::{RunArgs, StartArgs, container::ContainerArgs},
-    attach::{self, Ended, Wish},
+    attach::{
+        self, Ended, Wish,
+        rest::{Rest, Shown},
+    },
     client::{Instance, connect_in},
     error::CliError,
     output,
@@ -163,9 +166,13 @@ fn code_of(
     wish: Wish,
     container: Option<&str>,
 ) -> Result<u8, CliError> {
-    while let (Ended::Lost { .. }, Some(container)) = (&ended, container) {
+    let mut rest = None;
+    while let (Ended::Lost { shown, .. }, Some(container)) = (&ended, container) {
+        if rest.is_none() {
+            rest = rest_of_output(instance, container, shown);
+        }
         match connect_to_new_shim(instance, container)? {
-            Some(shim) => ended = attach::again(shim, wish)?,
+            Some(shim) => ended = attach::again(shim, wish, rest.as_mut())?,
             None => break,
         }
     }
@@ -174,17 +181,24 @@ fn code_of(
         Ended::Detached => Ok(0),
         Ended::ReaderGone => Ok(OUTPUT_CUT),
         Ended::Interrupted(signal) => Ok(ExitStatus::Signal(signal).shell_code()),
-        Ended::Lost { started: false }
+        Ended::Lost { started: false, .. }
             if container.is_some_and(|container| never_ran(instance, container)) =>
         {
             Err(CliError::NoAnswer)
         }
-        Ended::Lost { started } => match container.map(|container| ask_for_code(instance, container)) {
-            // Its supervisor died before it was made: there never was one.
-            Some(Err(CliError::StatusUnknown(_))) if !started => Err(CliError::NoAnswer),
-            Some(code) => code,
-            None => Err(CliError::NoAnswer),
-        },
+        Ended::Lost { started, .. } => {
+            let code = container.map(|container| ask_for_code(instance, container));
+            match rest.as_mut().map_or(Ok(()), Rest::show) {
+                Err(CliError::ReaderGone) => return Ok(OUTPUT_CUT),
+                other => other?,
+            }
+            match code {
+                // Its supervisor died before it was made: there never was one.
+                Some(Err(CliError::StatusUnknown(_))) if !started => Err(CliError::NoAnswer),
+                Some(code) => code,
+                None => Err(CliError::NoAnswer),
+            }
+        }
     }
 }
 
@@ -194,10 +208,16 @@ fn never_ran(instance: &Instance, container: &str) -> bool {
     info.is_ok_and(|info| info.state == ContainerState::Created && info.exit.is_none())
 }
 
+/// What the program wrote and nobody could send us, since its shim is dead. Without it we miss some output, no more.
+fn rest_of_output(instance: &Instance, container: &str, shown: &Shown) -> Option<Rest> {
+    let info = instance.connect().ok()?.inspect(container).ok()?;
+    Rest::open(&info, shown)
+}
+
 /// The container of a `run` whose supervisor died before it told the id. Only one that is known to run under this very
 /// name is ours: a name may look like the beginning of a stranger's id, or be a stranger's.
 fn own_container(instance: &Instance, ended: &Ended, name: Option<&ContainerName>) -> Option<String> {
-    let (Ended::Lost { started: true }, Some(name)) = (ended, name) else { return None };
+    let (Ended::Lost { started: true, .. }, Some(name)) = (ended, name) else { return None };
     let info = instance.connect().ok()?.inspect(name.as_str()).ok()?;
     (info.name.as_ref() == Some(name)).then(|| info.id.as_str().to_owned())
 }

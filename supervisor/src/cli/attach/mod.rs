@@ -4,6 +4,8 @@
 //! One poll(2) waits for the shim, the supervisor's answer, the user's input and signals. Nothing is sent before the
 //! shim has said that the program runs (it refuses what is early), and no input is read while the shim is busy.
 
+pub(crate) mod rest;
+
 use std::{
     collections::VecDeque,
     fs::File,
@@ -24,7 +26,7 @@ use mysup_ipc::{
     fds,
     id::ContainerId,
     plan::AttachPlan,
-    shim::{FromShim, Role, Stream, ToShim},
+    shim::{FromShim, Role, ToShim},
     teardown::TeardownReport,
 };
 use nix::{
@@ -33,6 +35,7 @@ use nix::{
     sys::signal::Signal,
 };
 
+use self::rest::{Rest, Shown};
 use super::{
     client::{Client, connection_error},
     error::CliError,
@@ -72,6 +75,8 @@ pub(crate) enum Ended {
     Lost {
         /// It had said that the program runs.
         started: bool,
+        /// What was shown of its output.
+        shown: Shown,
     },
 }
 
@@ -113,21 +118,24 @@ pub(crate) fn attached(
     Attachment::new(Connection::new(ours), Some(client.into_connection()), signals, wish).stay(created)
 }
 
-/// Attaches again to a container whose shim was replaced, over a connection to the new one.
+/// Attaches again to a container whose shim was replaced, over a connection to the new one. Output is taken from `rest`
+/// if there is one.
 ///
 /// # Errors
 /// If the terminal cannot be set up or a connection failed.
-pub(crate) fn again(shim: UnixStream, wish: Wish) -> Result<Ended, CliError> {
+pub(crate) fn again(shim: UnixStream, wish: Wish, rest: Option<&mut Rest>) -> Result<Ended, CliError> {
     let failed = |action| move |source| CliError::Call { action, source };
     let signals = Signals::take().map_err(failed("take signals"))?;
     let mut shim = Connection::new(shim);
     let hello = ToShim::Hello(Role::Attach(AttachPlan { stdin: wish.stdin }));
     shim.send(&hello).map_err(|source| CliError::Connection { peer: "the shim", source })?;
     shim.socket().set_nonblocking(true).map_err(failed("set up a socket"))?;
-    Attachment::new(shim, None, signals, wish).stay(&mut |_, _| Ok(()))
+    let mut attachment = Attachment::new(shim, None, signals, wish);
+    attachment.rest = rest;
+    attachment.stay(&mut |_, _| Ok(()))
 }
 
-struct Attachment {
+struct Attachment<'a> {
     /// `None` when it has said its last word.
     shim: Option<Connection>,
     /// `None` when it has answered, or is gone.
@@ -138,6 +146,9 @@ struct Attachment {
     wish: Wish,
     input_open: bool,
     started: bool,
+    shown: Shown,
+    /// Where output is taken from after the death of a shim.
+    rest: Option<&'a mut Rest>,
     /// Bytes for the shim that it did not take yet.
     outbox: VecDeque<u8>,
     /// A signal that came before the program ran.
@@ -157,7 +168,7 @@ struct Found {
     signals: bool,
 }
 
-impl Attachment {
+impl Attachment<'_> {
     fn new(shim: Connection, supervisor: Option<Connection>, signals: Signals, wish: Wish) -> Self {
         Self {
             shim: Some(shim),
@@ -166,6 +177,8 @@ impl Attachment {
             wish,
             input_open: wish.stdin,
             started: false,
+            shown: Shown::default(),
+            rest: None,
             outbox: VecDeque::new(),
             early_signal: None,
             keys: DetachKeys::default(),
@@ -198,12 +211,18 @@ impl Attachment {
             }
             self.flush();
         }
+        if let Some(rest) = &mut self.rest {
+            match rest.show() {
+                Err(CliError::ReaderGone) => return Ok(Ended::ReaderGone),
+                other => other?,
+            }
+        }
         // The user's terminal is his again before anything is said about the end.
         self.raw = None;
         match (self.failure.take(), self.status) {
             (Some(failure), _) => Err(failure.into()),
             (None, Some(status)) => Ok(Ended::Status(status)),
-            (None, None) => Ok(Ended::Lost { started: self.started }),
+            (None, None) => Ok(Ended::Lost { started: self.started, shown: std::mem::take(&mut self.shown) }),
         }
     }
 
@@ -279,17 +298,14 @@ impl Attachment {
 
     fn take(&mut self, message: FromShim) -> Result<(), CliError> {
         match message {
-            FromShim::Started { .. } => self.start()?,
-            FromShim::Output { stream: Stream::Stdout, bytes } => {
-                output::write(io::stdout().as_fd(), &bytes)?
-            }
-            FromShim::Output { stream: Stream::Stderr, bytes } => {
-                match output::write(io::stderr().as_fd(), &bytes) {
-                    // A program goes on when its stderr is closed; so does this one.
-                    Ok(()) | Err(CliError::ReaderGone) => {}
-                    Err(error) => return Err(error),
+            FromShim::Started { at } => self.start(at)?,
+            FromShim::Output { stream, bytes } => match &mut self.rest {
+                Some(rest) => rest.show()?,
+                None => {
+                    rest::show(stream, &bytes)?;
+                    self.shown.add(stream, &bytes);
                 }
-            }
+            },
             FromShim::Failed(error) => self.failure = Some(error),
             FromShim::Exited(report) => {
                 self.status = Some(report.status);
@@ -314,8 +330,9 @@ impl Attachment {
         Ok(())
     }
 
-    fn start(&mut self) -> Result<(), CliError> {
+    fn start(&mut self, at: u64) -> Result<(), CliError> {
         self.started = true;
+        self.shown.since = Some(at);
         if self.wish.terminal && self.wish.stdin {
             let raw = RawMode::enter();
             self.raw = Some(raw.map_err(|source| CliError::Call { action: "set up the terminal", source })?);

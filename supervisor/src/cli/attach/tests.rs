@@ -2,7 +2,9 @@
 
 use std::thread;
 
-use mysup_ipc::{blocking::ConnectionError, container::ContainerState, error::ErrorCode, exit::ExitReport};
+use mysup_ipc::{
+    blocking::ConnectionError, container::ContainerState, error::ErrorCode, exit::ExitReport, shim::Stream,
+};
 
 use super::*;
 use crate::cli::{error::Rule, ps::tests::sample};

@@ -24,11 +24,11 @@ const CHUNK: usize = 4 * (HEADER + MAX_RECORD);
 const TRIES: usize = 100;
 
 /// What is done with each record.
-pub(super) type Each<'a> = &'a mut dyn FnMut(RecordHeader, &[u8]) -> Result<Flow, CliError>;
+pub(crate) type Each<'a> = &'a mut dyn FnMut(RecordHeader, &[u8]) -> Result<Flow, CliError>;
 
 /// All log files of a container, from the oldest record on.
 #[derive(Debug)]
-pub(super) struct LogSequence {
+pub(crate) struct LogSequence {
     directory: PathBuf,
     /// The one that is read, and those after it.
     files: Vec<LogFile>,
@@ -36,7 +36,7 @@ pub(super) struct LogSequence {
 
 impl LogSequence {
     /// Opens all there are; a container that never ran has none.
-    pub(super) fn open(directory: &Path) -> Result<Self, CliError> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, CliError> {
         Ok(Self {
             directory: directory.to_owned(),
             files: open_all(directory).map_err(|error| failed(directory, error))?,
@@ -44,7 +44,7 @@ impl LogSequence {
     }
 
     /// Reads what is there and was not read yet.
-    pub(super) fn read(&mut self, each: Each<'_>) -> Result<Flow, CliError> {
+    pub(crate) fn read(&mut self, each: Each<'_>) -> Result<Flow, CliError> {
         loop {
             if let Some(current) = self.files.first_mut()
                 && current.read(each)? == Flow::Past

@@ -12,7 +12,7 @@ const BUFFER: usize = 64 << 10;
 
 /// Whether more is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flow {
+pub(crate) enum Flow {
     /// Yes.
     GoOn,
     /// No: this is newer than what was asked for.

@@ -19,10 +19,8 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use self::{
-    files::LogSequence,
-    lines::{Flow, LineCounter, Printer, Span},
-};
+use self::lines::{LineCounter, Printer, Span};
+pub(crate) use self::{files::LogSequence, lines::Flow};
 use super::{
     args::LogsArgs,
     client::{self, Instance},
