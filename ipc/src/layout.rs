@@ -1,13 +1,16 @@
 //! Where things are on disk: the names that supervisor and shim must agree on.
 //!
 //! ```text
-//! ROOT/containers/<id>/       config.json  exit  teardown  lock  log log.1 ...  upper/ work/ init/ stage/
+//! ROOT/containers/<id>/       config.json (ephemeral.json)  exit  teardown  lock  log log.1 ...  upper/ work/ init/ stage/
 //! ROOT/trash/                 what is to be deleted is renamed here first
 //! RUN_ROOT/containers/<id>/   shim.sock  journal  plan  start  init-status  stdin stdout stderr  mnt/
 //! ```
 
 /// File in a container's state directory: what was asked for (JSON, written by the supervisor).
 pub const CONFIG: &str = "config.json";
+/// The same of a container that was started and leaves nothing (`--rm`). It is not synced, so a power cut may leave it
+/// empty; its name alone says after a new boot that the container is to be gone. Where it is, it counts.
+pub const EPHEMERAL_CONFIG: &str = "ephemeral.json";
 /// File in a container's state directory: the exit record (one frame, written by the shim).
 pub const EXIT: &str = "exit";
 /// File in a container's state directory: the teardown report (one frame, written by the shim).

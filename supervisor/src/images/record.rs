@@ -148,14 +148,18 @@ pub(super) fn read_all(directory: impl AsFd) -> io::Result<Found> {
             let _ = rustix::fs::unlinkat(directory, name.as_str(), AtFlags::empty());
             continue;
         }
-        let id = name.strip_suffix(SUFFIX).and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
-        let record = id.ok_or(RecordFault::Id).and_then(|id| read(directory, &name, &id));
+        let record = id_of(&name).ok_or(RecordFault::Id).and_then(|id| read(directory, &name, &id));
         match record {
             Ok(record) => found.records.push(record),
             Err(fault) => found.damaged.push((name, fault)),
         }
     }
     Ok(found)
+}
+
+/// The image whose record is called so.
+pub(super) fn id_of(name: &str) -> Option<Digest> {
+    format!("sha256:{}", name.strip_suffix(SUFFIX)?).parse().ok()
 }
 
 /// Removes a record so that a power cut does not bring it back. One that is not there is removed.

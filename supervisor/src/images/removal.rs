@@ -60,3 +60,26 @@ pub(super) fn decide(
         (None, _) => Ok(Removal { names: all, image: goes }),
     }
 }
+
+/// Whether an image that is damaged may be removed. A container that has ended cannot be started from it any more.
+///
+/// # Errors
+/// If a container runs on its layers, or one that has ended is to be given up with it and there was no force.
+pub(super) fn decide_damaged(
+    id: &Digest,
+    force: bool,
+    users: &[(Digest, ContainerId, bool)],
+) -> Result<(), ImageError> {
+    let image = id.short().to_owned();
+    let mut users: Vec<_> = users.iter().filter(|(used, _, _)| used == id).collect();
+    users.sort_by_key(|(_, _, running)| !*running);
+    match users.first() {
+        Some((_, container, true)) => {
+            Err(ImageError::UsedByRunning { image, container: container.short().to_owned() })
+        }
+        Some((_, container, false)) if !force => {
+            Err(ImageError::UsedByStopped { image, container: container.short().to_owned() })
+        }
+        Some(_) | None => Ok(()),
+    }
+}

@@ -3,6 +3,8 @@
 //! What is in memory is what is on the disk: a change is first made there, durably, and shown after. Changes wait for
 //! each other (`changes`); reading does not wait for a disk.
 
+mod damaged;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
@@ -60,6 +62,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     records: BTreeMap<Digest, Record>,
+    /// Images that are not shown: their record is damaged, or a layer is lost.
+    damaged: BTreeSet<Digest>,
     /// Image of an archive that has not changed.
     archives: HashMap<FileMark, Digest>,
 }
@@ -84,9 +88,11 @@ impl Store {
         let images = open_private(directory.as_fd(), IMAGES).map_err(fault)?;
         let layers = Layers::open(directory.as_fd(), sweeper).map_err(fault)?;
         let found = record::read_all(&images).map_err(fault)?;
+        let mut damaged = BTreeSet::new();
         for (name, fault) in &found.damaged {
             let fault: &dyn std::error::Error = fault;
             tracing::warn!(record = name, fault, "an image is damaged and left out, continuing");
+            damaged.extend(record::id_of(name));
         }
         let mut needed = BTreeSet::new();
         let mut records = BTreeMap::new();
@@ -95,6 +101,7 @@ impl Store {
             needed.extend(image.layers.iter().map(|layer| layer.hex().to_owned()));
             if let Some(layer) = image.layers.iter().find(|layer| !layers.contains(layer)) {
                 tracing::warn!(image = %image.id, %layer, "an image has lost a layer and is left out, continuing");
+                damaged.insert(image.id);
                 continue;
             }
             records.insert(image.id, record);
@@ -108,7 +115,7 @@ impl Store {
                 tracing::warn!(layer = name, %error, "a layer that nobody needs stays until the next start, continuing");
             }
         }
-        let state = Mutex::new(State { records, archives: HashMap::new() });
+        let state = Mutex::new(State { records, damaged, archives: HashMap::new() });
         let root = std::path::absolute(root).map_err(fault)?;
         Ok(Self(Arc::new(Shared { root, images, layers, limits, changes: Mutex::new(()), state })))
     }
@@ -172,7 +179,13 @@ impl Store {
         users: &[(Digest, ContainerId, bool)],
     ) -> Result<Vec<String>, ImageError> {
         let _change = self.change();
-        let (image, by_name) = self.find(reference)?;
+        let (image, by_name) = match self.find(reference) {
+            Err(not_found) => {
+                let damaged = self.find_damaged(reference).ok_or(not_found)?;
+                return self.remove_damaged(&damaged, force, users);
+            }
+            Ok(found) => found,
+        };
         let removal = removal::decide(&image, reference, by_name.as_deref(), force, users)?;
         let mut lines: Vec<String> = removal.names.iter().map(|name| format!("Untagged: {name}")).collect();
         match removal.image {
@@ -421,7 +434,9 @@ impl Store {
         record
             .write(self.0.images.as_fd())
             .map_err(|source| ImageError::system("write the record of", record.id.as_str(), source))?;
-        self.state().records.insert(record.id.clone(), record.clone());
+        let mut state = self.state();
+        state.damaged.remove(&record.id);
+        state.records.insert(record.id.clone(), record.clone());
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use mysup_ipc::{
     exit::ExitReport,
     id::ContainerId,
     layout, point,
-    record::{self, Durability},
+    record::{self, Durability, ReadError},
 };
 
 use super::{Registry, Reply, record::Record};
@@ -126,8 +126,10 @@ fn make(config: &Config, record: &Record) -> Result<(), WireError> {
 /// Takes back what `make` may have made: known names only, and directories only when they are empty.
 fn unmake(places: &Places) {
     // Each may not be there; what resists is found as damaged at the next start.
-    let _ = fs::remove_file(places.state.join(layout::CONFIG));
-    let _ = fs::remove_file(places.state.join(format!("{}.tmp", layout::CONFIG)));
+    for name in [layout::CONFIG, layout::EPHEMERAL_CONFIG] {
+        let _ = fs::remove_file(places.state.join(name));
+        let _ = fs::remove_file(places.state.join(format!("{name}.tmp")));
+    }
     let _ = fs::remove_dir(&places.state);
     let _ = fs::remove_dir(&places.run);
 }
@@ -217,10 +219,14 @@ pub(super) fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
     }
 }
 
-/// Writes an exit record unless there is one: the first durable value wins. Only for containers without a shim.
+/// Writes an exit record unless there is one: the first durable value wins, and one that is damaged is none. Only for
+/// containers without a shim.
 pub(super) fn record_exit(places: &Places, report: &ExitReport) -> io::Result<()> {
-    if places.state.join(layout::EXIT).symlink_metadata().is_ok() {
-        return Ok(());
+    match record::read::<ExitReport>(&places.state.join(layout::EXIT)) {
+        Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Short { .. }) => {}
+        Ok(Some(_)) => return Ok(()),
+        // It may be whole, and a disk that works again may give it.
+        Err(ReadError::Io { source, .. }) => return Err(source),
     }
     let directory = File::open(&places.state)?;
     point::before(point::Step::UnseenExit);

@@ -5,13 +5,14 @@
 //! { ... }
 //! ```
 //! JSON, so that a person can read it; the header, so that half a file, or a file with a changed byte, is never taken
-//! for a container. One damaged record damages one container.
+//! for a container. One damaged record damages one container. `ephemeral.json` is the same, not synced.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, Read},
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use mysup_ipc::{
@@ -65,15 +66,23 @@ pub(crate) struct Program {
 }
 
 impl Record {
-    /// A container with `--rm` promises no record, so it pays for no fsync.
+    /// A container with `--rm` promises no record once it is started, so it pays for no fsync.
     pub(crate) fn durability(&self) -> Durability {
-        if self.config.remove { Durability::Volatile } else { Durability::Durable }
+        if self.config.remove && self.launched { Durability::Volatile } else { Durability::Durable }
+    }
+
+    /// What is not synced has a name of its own: a power cut may leave a name without its bytes.
+    fn file_name(&self) -> &'static str {
+        match self.durability() {
+            Durability::Durable => layout::CONFIG,
+            Durability::Volatile => layout::EPHEMERAL_CONFIG,
+        }
     }
 
     /// Replaces the record in the container's directory.
     pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
         let directory = File::open(directory)?;
-        replace(directory.as_fd(), layout::CONFIG, &self.to_bytes()?, self.durability())
+        replace(directory.as_fd(), self.file_name(), &self.to_bytes()?, self.durability())
     }
 
     fn to_bytes(&self) -> io::Result<Vec<u8>> {
@@ -87,11 +96,30 @@ impl Record {
 
 /// Reads the record of a container's directory; the error says for people what is wrong with it.
 pub(crate) fn read(directory: &Path, id: &ContainerId) -> Result<Record, String> {
-    let file = File::open(directory.join(layout::CONFIG)).map_err(|error| format!("open: {error}"))?;
+    let file = File::open(path(directory)).map_err(|error| format!("open: {error}"))?;
     let mut bytes = Vec::new();
     file.take(BOUND).read_to_end(&mut bytes).map_err(|error| format!("read: {error}"))?;
     let record = parse(&bytes)?;
     if record.id == *id { Ok(record) } else { Err(format!("it is the record of {}", record.id)) }
+}
+
+/// Where the record of a container's directory is, or should be.
+pub(crate) fn path(directory: &Path) -> PathBuf {
+    if is_ephemeral(directory) {
+        directory.join(layout::EPHEMERAL_CONFIG)
+    } else {
+        directory.join(layout::CONFIG)
+    }
+}
+
+/// Whether the container was started with `--rm`: after a new boot nothing of it is to be there.
+pub(crate) fn is_ephemeral(directory: &Path) -> bool {
+    directory.join(layout::EPHEMERAL_CONFIG).symlink_metadata().is_ok()
+}
+
+/// Whether this is what a record is called before it is whole: where there is nothing else, nobody was told of it.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    [layout::CONFIG, layout::EPHEMERAL_CONFIG].iter().any(|record| *name == *format!("{record}.tmp"))
 }
 
 fn parse(bytes: &[u8]) -> Result<Record, String> {

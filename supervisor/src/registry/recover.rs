@@ -17,7 +17,8 @@ use std::{
 use mysup_ipc::{
     exit::{ExitReport, ExitStatus},
     id::ContainerId,
-    layout, record as ipc_record,
+    layout,
+    record::{self as ipc_record, ReadError},
     teardown::TeardownReport,
 };
 
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     config::{Config, Places},
     error::{Error, chain},
-    shim_link::{entry::Entry, lost::recorded_exit, sweep::Sweeper},
+    shim_link::{entry::Entry, sweep::Sweeper},
     sys,
 };
 
@@ -129,16 +130,17 @@ fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
         discard(&places);
         return None;
     }
+    if !locked && boot == Boot::Other && record::is_ephemeral(&places.state) {
+        tracing::info!(container = %id, "it was to leave nothing (--rm), and the machine was restarted: removed");
+        discard(&places);
+        return None;
+    }
     let record = record::read(&places.state, &id);
     if let Err(reason) = &record {
         tracing::warn!(container = %id, %reason, "its record is damaged, continuing");
     }
-    let teardown = ipc_record::read(&places.state.join(layout::TEARDOWN)).unwrap_or_else(|error| {
-        tracing::warn!(container = %id, error = %chain(&error), "a teardown record cannot be read, continuing");
-        None
-    });
-    let mut found =
-        Found { exit: recorded_exit(&places), id, record, state: State::Created, teardown, entry: None };
+    let mut found = Found { exit: None, id, record, state: State::Created, teardown: None, entry: None };
+    let damage = found.read_records(&places);
     let ran = found.exit.as_ref().is_some_and(ran);
     if locked {
         found.state = State::Unreachable(Live::Starting);
@@ -151,28 +153,64 @@ fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
         };
         found.entry = Some(Entry::TearDown { ending: None });
     } else {
-        return at_rest(found, &places, ran, boot);
+        return at_rest(found, &places, ran, boot, &damage);
     }
     Some(found)
 }
 
+/// What is wrong with the records of a container's end: their bytes, not the disk.
+#[derive(Debug, Default)]
+struct Damage {
+    exit: Option<String>,
+    teardown: Option<String>,
+}
+
+impl Found {
+    /// Reads how the container ended and was torn down.
+    fn read_records(&mut self, places: &Places) -> Damage {
+        let mut damage = Damage::default();
+        let id = self.id.clone();
+        let warned = |what, error: &ReadError| {
+            let reason = chain(error);
+            tracing::warn!(container = %id, %reason, "{what} record cannot be read, continuing");
+            match error {
+                ReadError::Damaged { .. } | ReadError::Short { .. } => Some(reason),
+                ReadError::Io { .. } => None,
+            }
+        };
+        match ipc_record::read(&places.state.join(layout::EXIT)) {
+            Ok(exit) => self.exit = exit,
+            Err(error) => damage.exit = warned("an exit", &error),
+        }
+        match ipc_record::read(&places.state.join(layout::TEARDOWN)) {
+            Ok(teardown) => self.teardown = teardown,
+            Err(error) => damage.teardown = warned("a teardown", &error),
+        }
+        damage
+    }
+}
+
 /// A directory in which nothing was ever finished: whoever asked for the container got no answer.
 fn was_never_told_of(places: &Places) -> bool {
-    let temporary = format!("{}.tmp", layout::CONFIG);
     fs::read_dir(&places.state).is_ok_and(|mut entries| {
-        entries.all(|entry| entry.is_ok_and(|entry| *entry.file_name() == *temporary))
+        entries.all(|entry| entry.is_ok_and(|entry| record::is_temporary(&entry.file_name())))
     })
 }
 
-/// A container with nothing to undo but directories.
-fn at_rest(mut found: Found, places: &Places, mut ran: bool, boot: Boot) -> Option<Found> {
+/// A container with nothing to undo but directories. Where its record is whole, those of its end are mended: what they
+/// said is not made up.
+fn at_rest(mut found: Found, places: &Places, mut ran: bool, boot: Boot, damage: &Damage) -> Option<Found> {
     if let Ok(record) = &found.record {
         if record.launched && record.config.remove {
             discard(places);
             return None;
         }
-        if record.launched && found.exit.is_none() {
-            let report = unseen_end(boot);
+        if damage.teardown.is_some() {
+            // Not synced when it was written: a power cut may leave its name without its bytes. Nothing depends on it.
+            throw_away(&places.state.join(layout::TEARDOWN), places);
+        }
+        if (record.launched || damage.exit.is_some()) && found.exit.is_none() {
+            let report = unseen_end(boot, damage.exit.as_deref());
             if let Err(error) = jobs::record_exit(places, &report) {
                 tracing::warn!(container = %found.id, %error, "cannot record an unknown end, continuing");
             }
@@ -185,17 +223,18 @@ fn at_rest(mut found: Found, places: &Places, mut ran: bool, boot: Boot) -> Opti
     Some(found)
 }
 
-fn unseen_end(boot: Boot) -> ExitReport {
-    let error = match boot {
-        Boot::Other => "the machine was restarted",
-        Boot::Same => "nothing that saw it end has survived",
+fn unseen_end(boot: Boot, damage: Option<&str>) -> ExitReport {
+    let error = match (damage, boot) {
+        (Some(reason), _) => format!("the record of its end is damaged ({reason})"),
+        (None, Boot::Other) => "the machine was restarted".to_owned(),
+        (None, Boot::Same) => "nothing that saw it end has survived".to_owned(),
     };
     ExitReport {
         status: ExitStatus::Unknown,
         oom_killed: false,
         started_at: None,
         finished_at: sys::now(),
-        error: error.into(),
+        error,
     }
 }
 
@@ -203,9 +242,13 @@ fn unseen_end(boot: Boot) -> ExitReport {
 fn discard_layers(places: &Places, keep: bool) {
     let kept = if keep { None } else { Some(layout::WRITE_LAYER) };
     for name in [layout::WORK, layout::INIT_LAYER, layout::STAGE].into_iter().chain(kept) {
-        if let Err(error) = jobs::discard(&places.state.join(name), &places.trash) {
-            tracing::warn!(%error, layer = name, "cannot discard a layer, continuing");
-        }
+        throw_away(&places.state.join(name), places);
+    }
+}
+
+fn throw_away(path: &Path, places: &Places) {
+    if let Err(error) = jobs::discard(path, &places.trash) {
+        tracing::warn!(%error, path = %path.display(), "cannot discard a part of a container, continuing");
     }
 }
 

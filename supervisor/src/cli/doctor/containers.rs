@@ -21,6 +21,7 @@ use super::{
     snapshot::Snapshot,
     territory::LockPlace,
 };
+use crate::registry::record;
 
 const FIX: &str = "mysup doctor --fix; a start of the supervisor takes it up";
 
@@ -353,36 +354,37 @@ impl<'a> Case<'a> {
 
     fn records(&self) -> Vec<Finding> {
         let mut found = Vec::new();
-        let mut damaged = |path: PathBuf, what: String, remedy: String| {
+        let mut damaged = |path: PathBuf, what: String, cure: Cure, remedy: String| {
             let places = vec![path.display().to_string()];
-            found.push(Finding { places, ..self.finding(Kind::DamagedRecord, what, Cure::Person, remedy) });
+            found.push(Finding { places, ..self.finding(Kind::DamagedRecord, what, cure, remedy) });
         };
         let short = self.id.short();
         if let Some(state) = self.state.filter(|state| !state.was_never_told_of() || self.is_alive) {
             if let Err(reason) = &state.record {
                 let what =
                     format!("its record cannot be read ({reason}): it cannot be started, only removed");
-                damaged(state.path.join(layout::CONFIG), what, format!("mysup rm -f {short}"));
+                damaged(record::path(&state.path), what, Cure::Person, format!("mysup rm -f {short}"));
             }
+            // A supervisor that starts mends the records of an end where there is nothing else to mend.
+            let (cure, remedy) = match (&state.record, self.is_alive) {
+                (Ok(_), false) => (Cure::Recovery, format!("{FIX}; or mysup rm {short}")),
+                (Ok(_), true) => (Cure::Person, format!("mysup restart {short}, or mysup rm -f {short}")),
+                (Err(_), _) => (Cure::Person, format!("mysup rm -f {short}")),
+            };
             if let Err(reason) = &state.exit {
                 let what = format!("how it ended cannot be read ({reason}); it is shown as not known");
-                damaged(
-                    state.path.join(layout::EXIT),
-                    what,
-                    format!("mysup start {short}, or mysup rm {short}"),
-                );
+                damaged(state.path.join(layout::EXIT), what, cure, remedy.clone());
             }
             if let Err(reason) = &state.teardown {
                 let what =
                     format!("the report of its teardown cannot be read ({reason}); nothing depends on it");
-                let remedy = format!("mysup start {short}, or mysup rm {short}");
-                damaged(state.path.join(layout::TEARDOWN), what, remedy);
+                damaged(state.path.join(layout::TEARDOWN), what, cure, remedy);
             }
         }
         if let Some((run, reason)) = self.run.and_then(|run| Some((run, run.plan.as_ref().err()?))) {
             let what =
                 format!("its plan cannot be read ({reason}): if its shim dies, no other one can go on");
-            damaged(run.path.join(layout::PLAN), what, format!("mysup restart {short}"));
+            damaged(run.path.join(layout::PLAN), what, Cure::Person, format!("mysup restart {short}"));
         }
         found
     }

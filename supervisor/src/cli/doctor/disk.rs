@@ -52,8 +52,7 @@ impl StateDirectory {
 
     /// Whoever asked for this container got no answer: nothing in it was ever finished.
     pub(super) fn was_never_told_of(&self) -> bool {
-        let temporary = format!("{}.tmp", layout::CONFIG);
-        self.names.iter().all(|name| *name == temporary)
+        self.names.iter().all(|name| record::is_temporary(name.as_ref()))
     }
 
     /// Whether the kernel's table of locks has an exclusive one of the container's lock file.

@@ -74,13 +74,13 @@ pub(super) fn findings(config: &Config, seen: &Snapshot) -> Result<Vec<Finding>,
                 let missing: Vec<String> =
                     missing.map(|digest| layers.join(digest.hex()).display().to_string()).collect();
                 if !missing.is_empty() {
-                    found.push(incomplete(&label, missing));
+                    found.push(incomplete(&label, &name, missing));
                 }
                 needed.extend(digests.into_iter().map(|digest| digest.hex().to_owned()));
             }
             Err(reason) => {
                 is_certain = false;
-                found.push(damaged(path, &reason));
+                found.push(damaged(path, &name, &reason));
             }
         }
     }
@@ -110,7 +110,7 @@ fn leaving(path: PathBuf, what: &str) -> Finding {
     }
 }
 
-fn incomplete(label: &str, missing: Vec<String>) -> Finding {
+fn incomplete(label: &str, name: &str, missing: Vec<String>) -> Finding {
     Finding {
         kind: Kind::DamagedImage,
         container: None,
@@ -118,11 +118,11 @@ fn incomplete(label: &str, missing: Vec<String>) -> Finding {
         places: missing,
         holders: Vec::new(),
         cure: Cure::Person,
-        remedy: "import it again".to_owned(),
+        remedy: remedy(name),
     }
 }
 
-fn damaged(path: PathBuf, reason: &str) -> Finding {
+fn damaged(path: PathBuf, name: &str, reason: &str) -> Finding {
     Finding {
         kind: Kind::DamagedImage,
         container: None,
@@ -132,8 +132,17 @@ fn damaged(path: PathBuf, reason: &str) -> Finding {
         places: vec![path.display().to_string()],
         holders: Vec::new(),
         cure: Cure::Person,
-        remedy: "import the image again, or move this file away and start the supervisor anew".to_owned(),
+        remedy: remedy(name),
     }
+}
+
+/// What helps with an image whose record is called so.
+fn remedy(name: &str) -> String {
+    let id = name.strip_suffix(".json").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+    id.map_or_else(
+        || "this is no name of a record: look what it is, and move it away".to_owned(),
+        |id| format!("import the image again, or mysup rmi {}", id.short()),
+    )
 }
 
 /// What people call the image, and its layers.

@@ -251,6 +251,43 @@ fn a_lost_layer_costs_its_image_only() {
 }
 
 #[test]
+fn a_damaged_image_can_be_removed_by_its_id() {
+    let mut bench = Bench::new();
+    let good = bench.import(&tar("good"), Some("good")).unwrap();
+    let (bad, worse) = (bench.import(&tar("bad"), None).unwrap(), bench.import(&tar("worse"), None).unwrap());
+    for image in [&bad, &worse] {
+        fs::write(bench.root().join("images").join(format!("{}.json", image.id.hex())), "half").unwrap();
+    }
+    bench.reopen();
+    let users = [(bad.id.clone(), container("1"), true)];
+    assert_eq!(code(bench.store.remove(bad.id.short(), true, &users)), ErrorCode::Conflict, "it runs");
+    let users = [(bad.id.clone(), container("1"), false)];
+    assert_eq!(
+        code(bench.store.remove(bad.id.as_str(), false, &users)),
+        ErrorCode::Conflict,
+        "it was not forced"
+    );
+    let lines = bench.store.remove(bad.id.as_str(), true, &users).unwrap();
+    assert_eq!(lines, [format!("Deleted: {}", bad.id)], "the other one may need the layers");
+    assert_eq!(bench.names("layers").len(), 3);
+    assert_eq!(bench.store.remove(worse.id.short(), false, &[]).unwrap().len(), 3);
+    assert_eq!(bench.names("layers"), [good.layers[0].hex()]);
+    assert_eq!(bench.names("images"), [format!("{}.json", good.id.hex())]);
+    assert_eq!(code(bench.store.remove(worse.id.short(), false, &[])), ErrorCode::NotFound);
+}
+
+#[test]
+fn an_image_that_lost_its_layer_can_be_removed_by_its_id() {
+    let mut bench = Bench::new();
+    let image = bench.import(&tar("bad"), Some("bad")).unwrap();
+    let layer = bench.store.layer_directories(&image).remove(0);
+    fs::rename(layer, bench.scratch.path().join("lost")).unwrap();
+    bench.reopen();
+    bench.store.remove(image.id.short(), false, &[]).unwrap();
+    assert!(bench.names("images").is_empty());
+}
+
+#[test]
 fn a_record_that_is_a_link_is_not_followed() {
     let mut bench = Bench::new();
     let image = bench.import(&tar("a"), None).unwrap();

@@ -243,6 +243,30 @@ fn after_a_reboot_ends_are_unknown_layers_go_and_what_was_to_stay_stays() {
 }
 
 #[test]
+fn records_that_a_power_cut_has_emptied_are_mended_or_go() {
+    let roots = Roots::new();
+    let ended = leave(&roots, "aa", |_| ());
+    for name in [layout::EXIT, layout::TEARDOWN] {
+        fs::write(ended.join(name), b"").unwrap();
+    }
+    let ephemeral = leave(&roots, "ab", |record| record.config.remove = true);
+    fs::write(ephemeral.join(layout::EPHEMERAL_CONFIG), b"").unwrap();
+    let made = leave(&roots, "ac", |record| {
+        record.config.remove = true;
+        record.launched = false;
+    });
+    let found = recover::scan(&roots.config, Boot::Other).unwrap();
+    assert_eq!(found.len(), 2, "what was to leave nothing has left nothing");
+    assert!(!ephemeral.exists() && made.exists());
+    let exit = found.iter().find(|found| found.id == id("aa")).unwrap().exit.clone().unwrap();
+    assert_eq!(exit.status, ExitStatus::Unknown);
+    assert!(exit.error.contains("damaged"), "{}", exit.error);
+    let recorded: Option<ExitReport> = mysup_ipc::record::read(&ended.join(layout::EXIT)).unwrap();
+    assert_eq!(recorded, Some(exit));
+    assert!(!ended.join(layout::TEARDOWN).exists());
+}
+
+#[test]
 fn a_damaged_record_costs_one_container_and_strangers_are_left_alone() {
     let roots = Roots::new();
     leave(&roots, "aa", |record| record.launched = false);
