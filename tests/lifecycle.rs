@@ -239,6 +239,7 @@ fn write_layer_of_an_exited_container_is_gone(sandbox: &Sandbox) {
 fn descriptors_of_the_supervisor_stay_flat_over_thirty_containers(sandbox: &Sandbox) {
     sandbox.run(&["--rm"], &["true"]).expect_code(0);
     let pid = sandbox.supervisor();
+    wait_until("the first shim is gone", || processes::children(pid).is_empty());
     let before = processes::descriptors(pid);
     for _ in 0..10 {
         sandbox.run(&["--rm"], &["true"]).expect_code(0);
@@ -249,5 +250,9 @@ fn descriptors_of_the_supervisor_stay_flat_over_thirty_containers(sandbox: &Sand
         sandbox.ok(&["rm", name]);
         sandbox.run(&["--rm"], &["no-such-program"]).expect_code(127);
     }
-    wait_until("the supervisor has as many descriptors as before", || processes::descriptors(pid) == before);
+    // Of the first container something may still have been open.
+    wait_until("the supervisor has no more descriptors than before", || {
+        let now = processes::descriptors(pid);
+        now.iter().all(|(kind, count)| *count <= before.get(kind).copied().unwrap_or(0))
+    });
 }
