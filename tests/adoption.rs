@@ -14,6 +14,8 @@ pub(crate) fn cases() -> Vec<Case> {
         terminal_goes_on_with_another_shim,
         stop_that_was_under_way_keeps_its_deadline,
         init_of_dead_shim_and_dead_supervisor_is_adopted,
+        terminal_in_the_foreground_goes_on_when_shim_and_supervisor_die_together,
+        terminal_that_nobody_holds_ends_with_shim_and_supervisor_and_says_so,
         ten_shims_killed_at_once_are_all_replaced,
         terminal_goes_on_with_another_supervisor,
         containers_do_not_notice_a_replaced_supervisor,
@@ -111,6 +113,49 @@ fn init_of_dead_shim_and_dead_supervisor_is_adopted(sandbox: &Sandbox) {
         assert_eq!(sandbox.mysup(&["wait", "one"]).expect_code(255).text(), "255");
         assert!(sandbox.ok(&["ps", "-a"]).contains("Exited (unknown)"));
     }
+}
+
+/// Kills shim and supervisor so that neither sees the death of the other.
+fn kill_both(sandbox: &Sandbox, name: &str) {
+    let (shim, supervisor) = (sandbox.shim_pid(name), sandbox.supervisor());
+    processes::signal(supervisor, Signal::STOP);
+    processes::signal(shim, Signal::KILL);
+    processes::signal(supervisor, Signal::KILL);
+    wait_until("both are dead", || !processes::is_alive(shim) && !processes::is_alive(supervisor));
+}
+
+fn terminal_in_the_foreground_goes_on_when_shim_and_supervisor_die_together(sandbox: &Sandbox) {
+    let line = sandbox.run_line(&["-ti", "--name", "one"], &["sh"]);
+    let mut terminal = Terminal::run(sandbox, &line, 24, 80);
+    for round in 0..3 {
+        terminal.type_keys(&format!("echo round$(({round}+10))\n"));
+        terminal.wait_for(&format!("round{}", round + 10));
+        let init = sandbox.init_pid("one");
+        kill_both(sandbox, "one");
+        // Whatever the client has done by now: what is typed is for the program.
+        terminal.type_keys(&format!("echo again$(({round}+20))\n"));
+        terminal.wait_for(&format!("again{}", round + 20));
+        assert_eq!(sandbox.init_pid("one"), init);
+        // The new supervisor holds the terminal as the old one did.
+        replace_shim(sandbox, "one");
+    }
+    terminal.resize(31, 99);
+    terminal.type_keys("stty size\n");
+    terminal.wait_for("31 99");
+    terminal.type_keys("exit 9\n");
+    assert_eq!(terminal.wait(), Some(9));
+    terminal.expect_restored();
+    assert!(sandbox.ok(&["logs", "one"]).contains("again22"));
+}
+
+fn terminal_that_nobody_holds_ends_with_shim_and_supervisor_and_says_so(sandbox: &Sandbox) {
+    let script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.02; done";
+    sandbox.start("one", &["-dit", "--init"], script);
+    wait_until("it is up", || sandbox.ok(&["logs", "one"]).contains("up"));
+    kill_both(sandbox, "one");
+    sandbox.ok(&["start"]);
+    // Hung up: SIGHUP, and PID 1 says so.
+    assert_eq!(sandbox.ok(&["wait", "one"]), "129");
 }
 
 fn ten_shims_killed_at_once_are_all_replaced(sandbox: &Sandbox) {

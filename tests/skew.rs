@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mysup_ipc::frame::{self, Kind};
 use rustix::process::Signal;
 
 use crate::harness::{
@@ -25,7 +26,10 @@ pub(crate) fn cases() -> Vec<Case> {
         ("version_takes_over_and_gives_back", takes_over),
         ("client_and_our_supervisor_understand_each_other", their_client),
     ];
-    let mut cases = vec![Case::new("skew::next_version_says_more_than_ours", says_more)];
+    let mut cases = vec![
+        Case::new("skew::next_version_says_more_than_ours", says_more),
+        Case::new("skew::effect_of_a_newer_version_is_not_forgotten", unknown_effect),
+    ];
     for (other, variable) in
         OTHERS.into_iter().filter(|(other, variable)| *other == "next" || env::var_os(variable).is_some())
     {
@@ -233,4 +237,31 @@ fn says_more(sandbox: &Sandbox) {
         sandbox.ok(&["rm", "-f", name]);
         sandbox.ok(&["shutdown"]);
     }
+}
+
+/// A newer shim's journal has an effect that ours cannot undo: everything else is undone, and its journal stays until a
+/// version that can (here: until the entry is gone).
+fn unknown_effect(sandbox: &Sandbox) {
+    let id = sandbox.start("one", &[], "sleep 1000");
+    let (init, shim) = (sandbox.init_pid("one"), sandbox.shim_pid("one"));
+    let journal = sandbox.run_root().join("containers").join(&id).join("journal");
+    let known = std::fs::read(&journal).expect("a running container has one");
+    let unknown = frame::encode(Kind::Journal, &[0xff; 12]).expect("short");
+    std::fs::write(&journal, [&unknown[..], &known].concat()).expect("the sandbox is ours");
+    sandbox.kill_supervisor();
+    for pid in [shim, init] {
+        processes::signal(pid, Signal::KILL);
+    }
+    wait_until("all are dead", || !processes::is_alive(init) && !processes::is_alive(shim));
+    sandbox.ok(&["start"]);
+    sandbox.wait_status("one", "leftover");
+    sandbox.refused(&["rm", "one"], 1, &["newer version"]);
+    assert!(!sandbox.root().join("containers").join(&id).join("upper").exists(), "what is known is undone");
+    assert!(journal.exists());
+    std::fs::write(&journal, known).expect("the sandbox is ours");
+    sandbox.ok(&["shutdown"]);
+    let shim = sandbox.shim_pid("one");
+    processes::signal(shim, Signal::KILL);
+    wait_until("it is dead", || !processes::is_alive(shim));
+    sandbox.ok(&["rm", "one"]);
 }

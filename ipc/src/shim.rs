@@ -20,7 +20,7 @@ pub enum ToShim {
     Plan(Box<ContainerPlan>),
     /// First on fd 0 of `mysup-shim teardown`: undo what a dead shim left.
     Teardown(TeardownOrder),
-    /// First on a connection to shim.sock.
+    /// First on a connection to shim.sock. With an attached client's comes the master of the terminal, if it has one.
     Hello(Role),
     /// Ask the program to stop, then kill it (supervisor only). A later `Stop` with an earlier end wins.
     Stop {
@@ -98,7 +98,8 @@ pub enum FromShim {
         /// As seen from the shim's pid namespace.
         init_pid: u32,
     },
-    /// The program runs.
+    /// The program runs. To attached clients the master of its terminal comes along: they hold it, so that it is not hung up
+    /// when shim and supervisor die together.
     Started {
         /// Nanoseconds since 1970.
         at: u64,

@@ -31,11 +31,15 @@ pub(crate) struct Hub {
     /// What a supervisor holds for a shim that may come after this one: the init's pidfd, and behind it what is to
     /// outlive us of the program's input and output.
     keepsakes: Vec<OwnedFd>,
+    /// Behind the pidfd there is the master of a terminal.
+    terminal: bool,
+    /// The master of a terminal that a client has held.
+    offered: Option<OwnedFd>,
 }
 
 impl Hub {
-    /// With the supervisor that started this shim.
-    pub(crate) fn new(control: Connection) -> Result<Self, SysError> {
+    /// With the supervisor that started this shim, and whether the program has a terminal.
+    pub(crate) fn new(control: Connection, terminal: bool) -> Result<Self, SysError> {
         let supervisor = Peer::from_connection(control, PeerRole::Supervisor).call(|| "fcntl(O_NONBLOCK)")?;
         let (signals, handler_end) = UnixStream::pair().call(|| "socketpair()")?;
         signals.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
@@ -45,7 +49,15 @@ impl Hub {
         }
         let state =
             ShimReport { init_pid: None, started_at: None, exit: None, stopping: false, leftover: None };
-        Ok(Self { peers: vec![supervisor], listener: None, signals, state, keepsakes: Vec::new() })
+        Ok(Self {
+            peers: vec![supervisor],
+            listener: None,
+            signals,
+            state,
+            keepsakes: Vec::new(),
+            terminal,
+            offered: None,
+        })
     }
 
     /// One more.
@@ -149,7 +161,7 @@ impl Hub {
     }
 
     fn greet(&mut self, index: usize, role: Role) {
-        let keepsakes = self.copy_keepsakes();
+        let (keepsakes, master) = (self.copy_keepsakes(), self.copy_master());
         let state = self.state.clone();
         let peer = &mut self.peers[index];
         match role {
@@ -159,8 +171,9 @@ impl Hub {
             }
             Role::Attach(plan) => {
                 peer.role = PeerRole::Attached(plan);
+                self.offered = peer.take_descriptor();
                 if let Some(at) = state.started_at {
-                    peer.send(&FromShim::Started { at });
+                    peer.send_with(&FromShim::Started { at }, master);
                 }
                 if let Some(report) = state.exit {
                     peer.send(&FromShim::Exited(report));
@@ -208,6 +221,23 @@ impl Hub {
         }
     }
 
+    /// A client had it, and we do not.
+    pub(crate) fn take_offered_terminal(&mut self) -> Option<OwnedFd> {
+        let offered = self.offered.take();
+        offered.filter(|_| self.terminal && self.keepsakes.len() == 1)
+    }
+
+    /// The master of the terminal is here again: the supervisor is to hold it, too.
+    pub(crate) fn keep_terminal(&mut self, master: OwnedFd) {
+        self.keepsakes.push(master);
+        self.tell_supervisors(&FromShim::Report(self.state.clone()));
+    }
+
+    fn copy_master(&self) -> Vec<OwnedFd> {
+        let master = self.keepsakes.get(1).filter(|_| self.terminal);
+        master.and_then(|fd| fd.try_clone().ok()).into_iter().collect()
+    }
+
     fn copy_keepsakes(&self) -> Vec<OwnedFd> {
         // Without descriptors left a supervisor gets none, and this shim must then not die.
         self.keepsakes.iter().map_while(|fd| fd.try_clone().ok()).collect()
@@ -216,7 +246,16 @@ impl Hub {
     /// The program runs.
     pub(crate) fn started(&mut self, at: u64) {
         self.state.started_at = Some(at);
-        self.tell(&FromShim::Started { at });
+        for index in 0..self.peers.len() {
+            match self.peers[index].role {
+                PeerRole::Supervisor => self.peers[index].send(&FromShim::Started { at }),
+                PeerRole::Attached(_) => {
+                    let master = self.copy_master();
+                    self.peers[index].send_with(&FromShim::Started { at }, master);
+                }
+                PeerRole::Unknown | PeerRole::LogFollower => {}
+            }
+        }
     }
 
     /// A stop is under way.

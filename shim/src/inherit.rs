@@ -51,7 +51,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     let plan = read_plan(&order)?;
     let entries = of_this_boot(journal::read(run.as_fd())?);
     let (pid, started_at) = released(&entries).ok_or_else(|| missing("the release of its program"))?;
-    let mut hub = Hub::new(connection)?;
+    let mut hub = Hub::new(connection, plan.process.terminal.is_some())?;
     hub.listen_again(&run);
     let stdio = Stdio::reopen(run.as_fd(), &plan.process, kept)?;
     let keepsakes = keepsakes(&pidfd, &stdio, false)?;
@@ -117,7 +117,7 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
     let id = order.state_dir.rsplit('/').next().unwrap_or_default().to_owned();
     log::install(&id);
     let lock = LifeLock::take(&order.state_dir)?;
-    let mut hub = Hub::new(connection)?;
+    let mut hub = Hub::new(connection, false)?;
     let state = rootfs::open_directory(&order.state_dir)?;
     let entries = match rootfs::open_directory(&order.run_dir) {
         Ok(run) => {

@@ -52,7 +52,7 @@ pub(crate) fn run(control: UnixStream, attach: Option<UnixStream>) -> Result<(),
     };
     log::install(plan.id.as_str());
     let lock = LifeLock::take(&plan.state_dir)?;
-    let mut hub = Hub::new(connection)?;
+    let mut hub = Hub::new(connection, plan.process.terminal.is_some())?;
     if let (Some(socket), Some(attached)) = (attach, plan.attach) {
         hub.add(Peer::new(socket, PeerRole::Attached(attached)).call(|| "fcntl(O_NONBLOCK)")?);
     }

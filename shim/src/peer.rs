@@ -154,6 +154,11 @@ impl Peer {
         }
     }
 
+    /// The oldest descriptor that came over it.
+    pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.connection.take_descriptor()
+    }
+
     /// Closes for a message that this role may not send, or not now.
     pub(crate) fn refuse(&mut self, message: &ToShim) {
         tracing::warn!(role = ?self.role, ?message, "a message that is not allowed here, closing the connection");

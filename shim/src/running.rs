@@ -185,8 +185,19 @@ impl Running {
                 for message in hub.handle(event) {
                     self.obey(message, hub);
                 }
+                if let Some(master) = hub.take_offered_terminal() {
+                    self.go_on_with(master, hub);
+                }
             }
             Event::InitEnded => {}
+        }
+    }
+
+    /// A client has held the terminal over the deaths of shim and supervisor.
+    fn go_on_with(&mut self, master: OwnedFd, hub: &mut Hub) {
+        match self.parts.stdio.go_on_with(master) {
+            Ok(copy) => hub.keep_terminal(copy),
+            Err(error) => tracing::warn!(error = crate::error::chain(&error), "a terminal is not taken"),
         }
     }
 

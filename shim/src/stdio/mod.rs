@@ -31,6 +31,8 @@ pub(crate) struct Stdio {
     /// Where input for the program goes; `None` if it has none or it was closed.
     input: Option<OwnedFd>,
     terminal: bool,
+    /// The program has input: a terminal that comes back gets it.
+    interactive: bool,
     /// Ends kept open so that a program that closes its own is no end of file to us.
     kept: Vec<OwnedFd>,
 }
@@ -79,7 +81,8 @@ impl Stdio {
         }
         // The FIFOs were held so that their bytes outlive the program; they are opened by path.
         let input = kept.nth(2);
-        let mut stdio = Self { outputs: Vec::new(), input, terminal: false, kept: Vec::new() };
+        let interactive = process.stdin;
+        let mut stdio = Self { outputs: Vec::new(), input, terminal: false, interactive, kept: Vec::new() };
         for (stream, name) in [(Stream::Stdout, layout::STDOUT), (Stream::Stderr, layout::STDERR)] {
             let fd = open_at(run_directory, name, OFlags::RDONLY | OFlags::NONBLOCK)?;
             stdio.outputs.push(Output { stream, fd });
@@ -133,6 +136,14 @@ impl Stdio {
         self.terminal
     }
 
+    /// Goes on with a terminal that was lost to this shim; gives a copy of its master for the supervisor to hold.
+    pub(crate) fn go_on_with(&mut self, master: OwnedFd) -> Result<OwnedFd, SysError> {
+        let copy = master.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
+        let stdio = pty::reopen(self.interactive, Some(master))?;
+        (self.outputs, self.input) = (stdio.outputs, stdio.input);
+        Ok(copy)
+    }
+
     /// No more input: the program reads an end of file. On a terminal there is no such thing.
     pub(crate) fn close_input(&mut self) {
         if !self.terminal {
@@ -174,7 +185,7 @@ fn create_fifos(
     }
     let outputs =
         vec![Output { stream: Stream::Stdout, fd: stdout }, Output { stream: Stream::Stderr, fd: stderr }];
-    let stdio = Stdio { outputs, input, terminal: false, kept };
+    let stdio = Stdio { outputs, input, terminal: false, interactive: stdin, kept };
     Ok((stdio, StdioEnds { ends: [stdin_end, stdout_end, stderr_end], terminal: false }))
 }
 

@@ -44,7 +44,7 @@ pub(super) fn create(
     let input = if stdin { Some(clone(&master)?) } else { None };
     let ends = [clone(&slave)?, clone(&slave)?, clone(&slave)?];
     let outputs = vec![Output { stream: Stream::Stdout, fd: master }];
-    let stdio = Stdio { outputs, input, terminal: true, kept: vec![slave] };
+    let stdio = Stdio { outputs, input, terminal: true, interactive: stdin, kept: vec![slave] };
     Ok((stdio, StdioEnds { ends, terminal: true }))
 }
 
@@ -59,11 +59,14 @@ fn open_master(pts: &OwnedFd) -> Result<OwnedFd, SysError> {
     Ok(master)
 }
 
-/// Goes on with a terminal whose master the supervisor kept. Without one the terminal was hung up with the last master:
-/// there is nothing to read or write any more.
+/// Goes on with a terminal whose master the supervisor or a client kept. Without one the terminal was hung up with the last
+/// master, unless a client has it and brings it when it attaches again: until then there is nothing to read or write.
 pub(super) fn reopen(stdin: bool, master: Option<OwnedFd>) -> Result<Stdio, SysError> {
-    let mut stdio = Stdio { outputs: Vec::new(), input: None, terminal: true, kept: Vec::new() };
+    let mut stdio =
+        Stdio { outputs: Vec::new(), input: None, terminal: true, interactive: stdin, kept: Vec::new() };
     if let Some(master) = master {
+        // Whoever had it: it must be the master of a pty.
+        rustix::pty::ptsname(&master, Vec::new()).call(|| "ioctl(TIOCGPTN)")?;
         if stdin {
             stdio.input = Some(master.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
         }

@@ -27,7 +27,7 @@ use super::{
     error::CliError,
     output,
     resolve::{self, Resolved},
-    targets,
+    targets, terminal,
     values::Invalid,
 };
 
@@ -51,7 +51,7 @@ const OUTPUT_CUT: u8 = 141;
 pub(crate) fn run(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
     let wish = Wish { stdin: args.container.interactive, terminal: args.container.tty };
     if !args.detach {
-        attach::check_terminal(wish)?;
+        check_terminal(wish)?;
     }
     let Resolved { config, archive } = resolve::resolve(&args.container, "mysup run")?;
     let name = config.name.clone();
@@ -139,13 +139,21 @@ pub(crate) fn start(instance: &Instance, args: &StartArgs) -> Result<u8, CliErro
         stdin: args.interactive && config.is_some_and(|config| config.interactive),
         terminal: config.is_some_and(|config| config.terminal.is_some()),
     };
-    attach::check_terminal(wish)?;
+    check_terminal(wish)?;
     let request = Request::Start { container: id.clone(), attach: true, stdin: wish.stdin };
     let ended = attach::attached(client, &request, None, wish, &mut |_, warnings| {
         warn(warnings);
         Ok(())
     })?;
     code_of(instance, ended, wish, Some(&id))
+}
+
+/// Refuses input from something else than a terminal for a container with one.
+fn check_terminal(wish: Wish) -> Result<(), CliError> {
+    if wish.terminal && wish.stdin && !terminal::stdin_is_terminal() {
+        return Err(CliError::NotATerminal);
+    }
+    Ok(())
 }
 
 fn created(response: Response) -> Result<ContainerId, CliError> {
@@ -167,12 +175,12 @@ fn code_of(
     container: Option<&str>,
 ) -> Result<u8, CliError> {
     let mut rest = None;
-    while let (Ended::Lost { shown, .. }, Some(container)) = (&ended, container) {
+    while let (Ended::Lost { shown, terminal, .. }, Some(container)) = (&mut ended, container) {
         if rest.is_none() {
             rest = rest_of_output(instance, container, shown);
         }
         match connect_to_new_shim(instance, container)? {
-            Some(shim) => ended = attach::again(shim, wish, rest.as_mut())?,
+            Some(shim) => ended = attach::again(shim, wish, rest.as_mut(), terminal.take())?,
             None => break,
         }
     }

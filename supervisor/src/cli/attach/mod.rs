@@ -11,7 +11,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     time::{Duration, Instant},
@@ -77,22 +77,13 @@ pub(crate) enum Ended {
         started: bool,
         /// What was shown of its output.
         shown: Shown,
+        /// The master of the program's terminal: as long as it is held, the terminal is not hung up.
+        terminal: Option<OwnedFd>,
     },
 }
 
 /// Hears of the container's id and of the supervisor's warnings.
 pub(crate) type Created<'a> = &'a mut dyn FnMut(&ContainerId, &[String]) -> Result<(), CliError>;
-
-/// Refuses input from something else than a terminal for a container with one.
-///
-/// # Errors
-/// docker's text.
-pub(crate) fn check_terminal(wish: Wish) -> Result<(), CliError> {
-    if wish.terminal && wish.stdin && !terminal::stdin_is_terminal() {
-        return Err(CliError::NotATerminal);
-    }
-    Ok(())
-}
 
 /// Sends the request (`Run` or `Start` with `attach`) and stays with the container to its end. `created` hears of the
 /// supervisor's answer, once at most.
@@ -118,20 +109,28 @@ pub(crate) fn attached(
     Attachment::new(Connection::new(ours), Some(client.into_connection()), signals, wish).stay(created)
 }
 
-/// Attaches again to a container whose shim was replaced, over a connection to the new one. Output is taken from `rest`
-/// if there is one.
+/// Attaches again to a container whose shim was replaced, over a connection to the new one, which gets the `terminal` that
+/// we have held. Output is taken from `rest` if there is one.
 ///
 /// # Errors
 /// If the terminal cannot be set up or a connection failed.
-pub(crate) fn again(shim: UnixStream, wish: Wish, rest: Option<&mut Rest>) -> Result<Ended, CliError> {
+pub(crate) fn again(
+    shim: UnixStream,
+    wish: Wish,
+    rest: Option<&mut Rest>,
+    terminal: Option<OwnedFd>,
+) -> Result<Ended, CliError> {
     let failed = |action| move |source| CliError::Call { action, source };
     let signals = Signals::take().map_err(failed("take signals"))?;
     let mut shim = Connection::new(shim);
     let hello = ToShim::Hello(Role::Attach(AttachPlan { stdin: wish.stdin }));
-    shim.send(&hello).map_err(|source| CliError::Connection { peer: "the shim", source })?;
+    let descriptors: Vec<BorrowedFd<'_>> = terminal.iter().map(AsFd::as_fd).collect();
+    shim.send_with(&hello, &descriptors)
+        .map_err(|source| CliError::Connection { peer: "the shim", source })?;
     shim.socket().set_nonblocking(true).map_err(failed("set up a socket"))?;
     let mut attachment = Attachment::new(shim, None, signals, wish);
     attachment.rest = rest;
+    attachment.terminal = terminal;
     attachment.stay(&mut |_, _| Ok(()))
 }
 
@@ -156,6 +155,8 @@ struct Attachment<'a> {
     keys: DetachKeys,
     status: Option<ExitStatus>,
     failure: Option<WireError>,
+    /// The master of the program's terminal, held for a shim that may come after this one.
+    terminal: Option<OwnedFd>,
     /// Until when the supervisor's answer is waited for.
     deadline: Option<Instant>,
 }
@@ -185,6 +186,7 @@ impl Attachment<'_> {
             raw: None,
             status: None,
             failure: None,
+            terminal: None,
             deadline: None,
         }
     }
@@ -206,7 +208,8 @@ impl Attachment<'_> {
             if found.supervisor {
                 self.hear_supervisor(&mut *created)?;
             }
-            if found.stdin && self.read_input()? {
+            // What is typed while there is no shim stays where it is, for the next one.
+            if found.stdin && self.shim.is_some() && self.read_input()? {
                 return Ok(Ended::Detached);
             }
             self.flush();
@@ -222,7 +225,11 @@ impl Attachment<'_> {
         match (self.failure.take(), self.status) {
             (Some(failure), _) => Err(failure.into()),
             (None, Some(status)) => Ok(Ended::Status(status)),
-            (None, None) => Ok(Ended::Lost { started: self.started, shown: std::mem::take(&mut self.shown) }),
+            (None, None) => Ok(Ended::Lost {
+                started: self.started,
+                shown: std::mem::take(&mut self.shown),
+                terminal: self.terminal.take(),
+            }),
         }
     }
 
@@ -298,7 +305,11 @@ impl Attachment<'_> {
 
     fn take(&mut self, message: FromShim) -> Result<(), CliError> {
         match message {
-            FromShim::Started { at } => self.start(at)?,
+            FromShim::Started { at } => {
+                let came = self.shim.as_mut().and_then(Connection::take_descriptor);
+                self.terminal = came.or(self.terminal.take());
+                self.start(at)?;
+            }
             FromShim::Output { stream, bytes } => match &mut self.rest {
                 Some(rest) => rest.show()?,
                 None => {
