@@ -12,7 +12,7 @@ use std::{
 };
 
 use mysup_ipc::{
-    blocking::{Connection, Received},
+    blocking::{Connection, ConnectionError, Received},
     codec::Message,
     fds,
     plan::AttachPlan,
@@ -122,7 +122,12 @@ impl Peer {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Without memory for the moment: the next turn of the event loop tries again.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) =>
+                {
+                    return;
+                }
                 Err(_) => return self.close(),
             }
         }
@@ -142,6 +147,7 @@ impl Peer {
         match self.connection.receive() {
             Ok(Received::Message(message)) => Some(message),
             Ok(Received::NotYet) => None,
+            Err(ConnectionError::Io(error)) if error.kind() == io::ErrorKind::OutOfMemory => None,
             Ok(Received::Closed) => {
                 self.close();
                 None
