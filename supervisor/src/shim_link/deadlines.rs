@@ -11,13 +11,13 @@ pub(super) const REPORT: Duration = Duration::from_secs(5);
 /// A small message to a shim.
 pub(super) const SEND: Duration = Duration::from_secs(5);
 /// From the end of a shim's connection to the end of its lock, when it died.
-pub(super) const LOCK_END: Duration = Duration::from_secs(5);
+pub(super) const LOCK_END: Duration = Duration::from_millis(500);
 /// Between two looks at that lock.
 pub(super) const LOOK: Duration = Duration::from_millis(5);
 /// Between two tries to reach a silent shim.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// A shim that refuses a connection may be about to end: its lock is free in a moment. After this it is called silent.
-pub(super) const ENDING: Duration = Duration::from_secs(1);
+pub(super) const ENDING: Duration = Duration::from_secs(5);
 /// Shims that may fail to adopt, one after another, before the container is ended.
 pub(super) const ADOPTIONS: u32 = 3;
 /// Teardown processes that may die before we give up until somebody asks again.
