@@ -263,13 +263,15 @@ impl Hub {
         self.state.stopping = true;
     }
 
-    /// The program ended.
+    /// The program ended, or was never started: clients have heard of that already, supervisors are to know the record.
     pub(crate) fn exited(&mut self, report: &ExitReport) {
         self.state.init_pid = None;
         self.keepsakes.clear();
         self.state.exit = Some(report.clone());
         if report.started_at.is_some() {
             self.tell(&FromShim::Exited(report.clone()));
+        } else {
+            self.tell_supervisors(&FromShim::Exited(report.clone()));
         }
     }
 
@@ -296,6 +298,11 @@ impl Hub {
             peer.send(&FromShim::Output { stream, bytes: bytes.to_vec() });
         }
         self.log_grew();
+    }
+
+    /// Closes the connections of attached clients: they come back by themselves, and take what they missed from the log.
+    pub(crate) fn send_away_clients(&mut self) {
+        self.peers.retain(|peer| !matches!(peer.role, PeerRole::Attached(_)));
     }
 
     /// A tick to those who follow the log. One in the queue says as much as ten.

@@ -317,14 +317,10 @@ impl Running {
                 return self.show(stream, moved, hub);
             }
         }
-        // A terminal, or a log that takes nothing: the program must not wait for it.
+        // A terminal, or a log into which nothing can be moved: the program must not wait for it.
         let read = self.parts.stdio.read(stream, &mut self.buffer);
         if let Read::Bytes(count) = read {
-            if self.parts.stdio.is_terminal() {
-                self.parts.log.append(stream, &self.buffer[..count]);
-            } else {
-                self.parts.log.lose(count);
-            }
+            self.parts.log.append(stream, &self.buffer[..count]);
             hub.output(stream, &self.buffer[..count]);
         }
         read
@@ -336,7 +332,8 @@ impl Running {
         if !hub.wants_bytes() {
             hub.log_grew();
         } else if let Err(error) = self.parts.log.read_back(bytes) {
-            tracing::warn!(%error, "the log cannot be read back, attached clients miss some output");
+            tracing::warn!(%error, "the log cannot be read back, attached clients are to read it themselves");
+            hub.send_away_clients();
         } else {
             hub.output(stream, bytes);
         }
@@ -390,6 +387,7 @@ impl Running {
                 }
             }
         }
+        self.parts.log.finish();
     }
 
     fn wait_for_output(&self, deadline: Instant) -> bool {

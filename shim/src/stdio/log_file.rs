@@ -92,10 +92,12 @@ impl LogFile {
     /// The bytes that were moved last.
     pub(crate) fn read_back(&self, bytes: &mut [u8]) -> io::Result<()> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.file.read_exact_at(bytes, self.moved_to.saturating_sub(length))
+        let at = self.moved_to.saturating_sub(length);
+        // Once more: there are errors of the moment.
+        self.file.read_exact_at(bytes, at).or_else(|_| self.file.read_exact_at(bytes, at))
     }
 
-    /// Appends bytes that were read from a terminal.
+    /// Appends bytes that were read from the program.
     pub(crate) fn append(&mut self, stream: Stream, bytes: &[u8]) {
         let written = self.prepare().and_then(|()| self.write_record(stream, bytes));
         if self.noted(written.map(|()| bytes.len())).is_none() {
@@ -104,8 +106,16 @@ impl LogFile {
     }
 
     /// Counts bytes that were taken from the program and are in no log.
-    pub(crate) fn lose(&mut self, count: usize) {
+    fn lose(&mut self, count: usize) {
         self.lost += u64::try_from(count).unwrap_or(u64::MAX);
+    }
+
+    /// The program has ended: says what was lost, if there is room for that now.
+    pub(crate) fn finish(&mut self) {
+        let said = if self.lost > 0 { self.prepare() } else { Ok(()) };
+        if let Err(error) = said {
+            tracing::warn!(%error, lost = self.lost, "the log cannot say what it lost");
+        }
     }
 
     fn noted(&self, outcome: io::Result<usize>) -> Option<usize> {
@@ -322,6 +332,18 @@ mod tests {
             }
             assert_eq!(scratch.text(), b"0123456789more", "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_was_lost_last_is_said_at_the_end() {
+        let scratch = Scratch::new("lost");
+        let mut log = scratch.open();
+        log.append(Stream::Stdout, b"kept");
+        log.lose(7);
+        log.finish();
+        log.finish();
+        let text = String::from_utf8(scratch.text()).expect("text");
+        assert_eq!(text, "kept[mysup: 7 bytes of output lost, the log could not be written]\n");
     }
 
     #[test]
