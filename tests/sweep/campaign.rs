@@ -59,12 +59,16 @@ pub(super) fn plan(
         if options.errors.is_empty() {
             plan.cells.push(Cell { scenario, victim, act: Act::Kill(at) });
         } else {
+            let mut here = Vec::new();
             for error in &options.errors {
                 match reason_against(&seen, at, *error, scenario, victim) {
                     Some(reason) => *plan.skipped.entry(reason).or_default() += 1,
-                    None => plan.cells.push(Cell { scenario, victim, act: Act::Fail(at, *error) }),
+                    None => here.push(Cell { scenario, victim, act: Act::Fail(at, *error) }),
                 }
             }
+            shuffle(&mut here, options.seed, &format!("{scenario} {victim} {at}"));
+            here.truncate(options.each);
+            plan.cells.extend(here);
         }
     }
     shuffle(&mut plan.cells, options.seed, &format!("{scenario} {victim}"));

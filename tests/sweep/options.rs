@@ -12,9 +12,10 @@ use super::scenario::{SWEEPS, Scenario, Victim};
 /// What the command says of itself.
 pub(super) const HELP: &str = "\
 usage: tests/sweep/run [--full] [--errors] [--scenario NAME]... [--victim shim|supervisor] [--seed S]
-                       [--error E]... [--at N[-M]] [--shard I/N] [--minutes M] [--workers W] [--sample K]
+                       [--error E]... [--each K] [--at N[-M]] [--shard I/N] [--minutes M] [--workers W] [--sample K]
   --full       every boundary; without it a sample of each scenario
   --errors     system calls fail, in place of SIGKILL; --error chooses which (EIO, ENOSPC, ...)
+  --each       only K of the errors at each boundary, chosen by the seed
   --scenario   run-d, run, exit, stop, rm, rm-f, restart, import
   --at         only these boundaries: what a failure prints to be seen again
   --shard      the I-th of N equal parts; --minutes: begin no cell after that";
@@ -40,6 +41,8 @@ pub(super) struct Options {
     pub(super) sweeps: Vec<(Scenario, Victim)>,
     /// The errors to give; empty for SIGKILL.
     pub(super) errors: Vec<Errno>,
+    /// How many of them at each boundary.
+    pub(super) each: usize,
     /// Every boundary.
     pub(super) full: bool,
     /// Only these.
@@ -62,6 +65,7 @@ impl Options {
         Options {
             sweeps: Vec::new(),
             errors: Vec::new(),
+            each: ERRORS.len(),
             full: false,
             at: None,
             shard: (1, 1),
@@ -87,6 +91,7 @@ impl Options {
                 "--full" => options.full = true,
                 "--errors" => options.errors = ERRORS.to_vec(),
                 "--error" => options.errors.push(error(&value()?)?),
+                "--each" => options.each = number(&value()?)?,
                 "--scenario" => scenarios.push(scenario(&value()?)?),
                 "--victim" => victim = Some(self::victim(&value()?)?),
                 "--seed" => options.seed = number(&value()?)?,
