@@ -28,6 +28,7 @@ mod names;
 mod no_hang;
 mod no_hang_server;
 mod no_space;
+mod power;
 mod protocol;
 mod restart;
 mod setup;
@@ -49,7 +50,8 @@ mod volumes_refused;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = sweep::command().or_else(kill_points::command).or_else(vm::command) {
+    let commands = [sweep::command, kill_points::command, vm::command, power::command];
+    if let Some(code) = commands.iter().find_map(|command| command()) {
         return code;
     }
     let mut cases = vec![
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         storm::cases(),
         kill_points::cases(),
         setup::cases(),
+        power::cases(),
     ];
     // Not part of `tests/run` before they pass reliably there (issue 3): MYSUP_TEST_PROOF=1 runs them too.
     if std::env::var_os("MYSUP_TEST_PROOF").is_some() {

@@ -21,6 +21,24 @@ impl Tree {
         Tree(found)
     }
 
+    /// The same without what differs when an archive is unpacked again: inode numbers, and the time of the root.
+    pub(crate) fn into_unpacked(mut self) -> Tree {
+        for (path, text) in &mut self.0 {
+            let left_out: &[&str] = if path.is_empty() { &["inode", "mtime"] } else { &["inode"] };
+            let mut words = text.split(' ');
+            let mut kept = Vec::new();
+            while let Some(word) = words.next() {
+                if left_out.contains(&word) {
+                    words.next();
+                } else {
+                    kept.push(word);
+                }
+            }
+            *text = kept.join(" ");
+        }
+        self
+    }
+
     /// What differs, one line for each path.
     pub(crate) fn difference(&self, after: &Tree) -> Vec<String> {
         let mut lines = Vec::new();

@@ -50,7 +50,7 @@ const HIGH: &str = "\
 const FIRST_HIGH: usize = 424;
 
 /// The name of a system call; one that is younger than this table is its number.
-pub(super) fn name(number: u64) -> String {
+pub(crate) fn name(number: u64) -> String {
     let number = usize::try_from(number).unwrap_or(usize::MAX);
     let found = match number.checked_sub(FIRST_HIGH) {
         Some(number) => HIGH.split_whitespace().nth(number),

@@ -4,13 +4,13 @@
 //! the victim; then the scenario is run once for each of them, with the fault exactly there, and the oracle judges:
 //! exit status, output, volumes, decoys, leaks, a second recovery, and that the name can be used again.
 
-mod calls;
+pub(crate) mod calls;
 mod campaign;
 mod cell;
 mod options;
 mod oracle;
-mod scenario;
-mod tracer;
+pub(crate) mod scenario;
+pub(crate) mod tracer;
 
 use std::{env, io::Write, process::ExitCode};
 

@@ -13,7 +13,7 @@ use crate::harness::{
 
 /// Whose system calls are the boundaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Victim {
+pub(crate) enum Victim {
     /// The container's shim.
     Shim,
     /// The supervisor, all of its threads.
@@ -253,7 +253,7 @@ pub(super) fn act(sandbox: &Sandbox, scenario: Scenario, victim: Victim, code: i
 }
 
 /// A directory in which a process waits until it is traced.
-fn make_gate(sandbox: &Sandbox) -> std::path::PathBuf {
+pub(crate) fn make_gate(sandbox: &Sandbox) -> std::path::PathBuf {
     let gate = sandbox.place("gate");
     fs::create_dir_all(&gate).expect("the sandbox is ours");
     for name in ["once", "pid", "go"] {
@@ -273,7 +273,7 @@ fn waiting(gate: &Path) -> String {
 }
 
 /// A `mysup` whose first `mysup-shim run` waits at the gate. What takes a dead shim's place does not.
-fn wrap_shim(sandbox: &Sandbox, gate: &Path) {
+pub(crate) fn wrap_shim(sandbox: &Sandbox, gate: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let directory = sandbox.place("bin");
     let real = command::program().with_file_name("mysup-shim");

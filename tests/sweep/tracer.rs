@@ -34,7 +34,7 @@ use crate::harness::{PATIENCE, holds_within, processes, wait_until};
 
 /// What to do at a boundary, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
+pub(crate) enum Act {
     /// Nothing: a clean run that counts.
     Count,
     /// SIGKILL; the call does not happen.
@@ -45,7 +45,7 @@ pub(super) enum Act {
 
 /// Whom to trace.
 #[derive(Debug, Clone)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// A process that runs, all of its threads.
     Running(i32),
     /// One that will write its pid to `pid` in this directory, wait at the FIFO `go` there, and then execute the victim.
@@ -54,31 +54,45 @@ pub(super) enum Target {
 
 /// What was seen.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// The number of every call, in order.
-    pub(super) calls: Vec<u64>,
+    pub(crate) calls: Vec<u64>,
     /// Whether the victim ended while it was looked at.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
     /// What went wrong with the tracing itself.
-    pub(super) trouble: Option<String>,
+    pub(crate) trouble: Option<String>,
 }
 
 /// The call at which something was done, as soon as it was.
-pub(super) type Acted = Arc<Mutex<Option<String>>>;
+pub(crate) type Acted = Arc<Mutex<Option<String>>>;
 
 /// A thread that traces: ptrace binds a tracee to the thread that seized it.
 #[derive(Debug)]
-pub(super) struct Tracer {
+pub(crate) struct Tracer {
     thread: Option<JoinHandle<Seen>>,
     over: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
     victim: Arc<AtomicUsize>,
 }
 
+/// What a tracer may be told beside whom it traces and where it acts.
+pub(crate) struct Manner {
+    /// Whether a call is a boundary, by its number.
+    pub(crate) counts: fn(u64) -> bool,
+    /// What is done while the victim is held at its boundary, just before it is killed.
+    pub(crate) before_death: Option<Box<dyn FnMut() + Send>>,
+}
+
 impl Tracer {
     /// Begins; a running victim is traced when this returns.
     #[track_caller]
-    pub(super) fn start(target: &Target, act: Act, acted: &Acted) -> Tracer {
+    pub(crate) fn start(target: &Target, act: Act, acted: &Acted) -> Tracer {
+        Tracer::with(target, act, acted, Manner { counts: |_| true, before_death: None })
+    }
+
+    /// The same in another manner.
+    #[track_caller]
+    pub(crate) fn with(target: &Target, act: Act, acted: &Acted, manner: Manner) -> Tracer {
         let over = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicUsize::new(0));
         let victim = Arc::new(AtomicUsize::new(0));
@@ -92,6 +106,7 @@ impl Tracer {
             failing: None,
             acted: Arc::clone(acted),
             seen: Seen::default(),
+            manner,
         };
         let (shared, wanted) = (Arc::clone(&victim), target.clone());
         let thread = thread::spawn(move || {
@@ -107,7 +122,7 @@ impl Tracer {
     }
 
     /// Waits until the victim has made no call for a while, or is dead.
-    pub(super) fn wait_for_quiet(&self) {
+    pub(crate) fn wait_for_quiet(&self) {
         const QUIET: Duration = Duration::from_millis(25);
         let mut last = (self.count.load(Ordering::Relaxed), Instant::now());
         holds_within(Duration::from_secs(3), || {
@@ -120,13 +135,13 @@ impl Tracer {
     }
 
     /// Whether the victim has ended.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Lets the victim go, if it lives, and tells what was seen.
     #[track_caller]
-    pub(super) fn finish(mut self) -> Seen {
+    pub(crate) fn finish(mut self) -> Seen {
         self.let_go();
         let thread = self.thread.take().expect("taken here only");
         thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
@@ -165,6 +180,7 @@ struct Work {
     failing: Option<(Pid, Errno)>,
     acted: Acted,
     seen: Seen,
+    manner: Manner,
 }
 
 const FOLLOW: Options =
@@ -286,7 +302,7 @@ impl Work {
         };
         let entering =
             ptrace::syscall_info(thread).is_ok_and(|info| info.op == libc::PTRACE_SYSCALL_INFO_ENTRY);
-        if entering && self.counting {
+        if entering && self.counting && (self.manner.counts)(registers.orig_rax) {
             self.seen.calls.push(registers.orig_rax);
             self.count.fetch_add(1, Ordering::Relaxed);
             self.act_at(thread, registers)?;
@@ -312,6 +328,7 @@ impl Work {
         match self.act {
             Act::Kill(at) if at == here => {
                 self.tell(describe(thread, &registers));
+                self.manner.before_death.iter_mut().for_each(|act| act());
                 processes::signal(self.victim.as_raw(), rustix::process::Signal::KILL);
             }
             Act::Fail(at, error) if at == here && !self.is_impossible(thread, &registers, error) => {
