@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::harness::{
-    Case, Sandbox, command, inspect, linux_is_at_least, processes, terminal::Terminal, wait_until,
+    Case, Sandbox, command, inspect, linux_is_at_least, processes, terminal::Terminal, trace, wait_until,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -12,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
         no_line_is_lost_when_the_shim_dies_again_and_again,
         foreground_client_attaches_again_and_returns_the_code,
         terminal_goes_on_with_another_shim,
+        slow_shim_that_adopts_is_waited_for,
         stop_that_was_under_way_keeps_its_deadline,
         init_of_dead_shim_and_dead_supervisor_is_adopted,
         terminal_in_the_foreground_goes_on_when_shim_and_supervisor_die_together,
@@ -85,6 +86,22 @@ fn terminal_goes_on_with_another_shim(sandbox: &Sandbox) {
     terminal.wait_for("second2");
     terminal.type_keys("exit 9\n");
     assert_eq!(terminal.wait(), Some(9));
+}
+
+/// On a busy host a new shim may take longer than anybody likes; its program has done nothing to be killed for.
+fn slow_shim_that_adopts_is_waited_for(sandbox: &Sandbox) {
+    let code = sandbox.exit_code();
+    sandbox.image();
+    sandbox.ok(&["shutdown"]);
+    trace::delay_adoption(sandbox, 8);
+    sandbox.start_obedient("one", &[], code);
+    let init = sandbox.init_pid("one");
+    processes::signal(sandbox.shim_pid("one"), Signal::KILL);
+    wait_until("it is said that nobody answers", || sandbox.status("one") == "unreachable");
+    sandbox.wait_status("one", "running");
+    assert_eq!(sandbox.init_pid("one"), init);
+    sandbox.ok(&["stop", "one"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), code.to_string());
 }
 
 fn stop_that_was_under_way_keeps_its_deadline(sandbox: &Sandbox) {

@@ -128,12 +128,7 @@ pub(crate) enum Traced {
 /// Only `mysup-shim run` is traced: what finishes the work of a dead shim must live.
 #[track_caller]
 pub(crate) fn wrap_shim(sandbox: &Sandbox, flags: &[String], log: &Path, traced: Traced) {
-    let directory = sandbox.place("bin");
-    fs::create_dir_all(&directory).expect("the sandbox is ours");
-    let real = command::program().with_file_name("mysup-shim");
-    if !directory.join("mysup").exists() {
-        fs::copy(command::program(), directory.join("mysup")).expect("mysup is built");
-    }
+    let (directory, real) = (sandbox.place("bin"), command::program().with_file_name("mysup-shim"));
     let once = directory.join("once");
     // Not there when no wrapper was made before.
     let _ = fs::remove_dir(&once);
@@ -148,6 +143,26 @@ pub(crate) fn wrap_shim(sandbox: &Sandbox, flags: &[String], log: &Path, traced:
         quoted.join(" "),
         real = real.display(),
     );
+    put_before_shim(sandbox, &script);
+}
+
+/// Every shim that adopts begins `seconds` late.
+pub(crate) fn delay_adoption(sandbox: &Sandbox, seconds: u32) {
+    let real = command::program().with_file_name("mysup-shim");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = adopt ] && sleep {seconds}\nexec '{real}' \"$@\"\n",
+        real = real.display()
+    );
+    put_before_shim(sandbox, &script);
+}
+
+/// Uses a copy of `mysup` whose shim is this script.
+fn put_before_shim(sandbox: &Sandbox, script: &str) {
+    let directory = sandbox.place("bin");
+    fs::create_dir_all(&directory).expect("the sandbox is ours");
+    if !directory.join("mysup").exists() {
+        fs::copy(command::program(), directory.join("mysup")).expect("mysup is built");
+    }
     let wrapper = directory.join("mysup-shim");
     fs::write(&wrapper, script).expect("the sandbox is ours");
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("the sandbox is ours");

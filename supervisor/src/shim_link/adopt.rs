@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     children::Children,
+    deadlines::SEND,
     framed::{Framed, FramedError},
     journal,
     lost::{self, Init},
@@ -27,8 +28,6 @@ use crate::{
     sys,
 };
 
-/// From the start of the new shim to its report.
-const REPORT: Duration = Duration::from_secs(5);
 /// How long the other parent of an init may take to reap it.
 const REAPED: Duration = Duration::from_secs(1);
 /// Between two looks for that.
@@ -54,31 +53,31 @@ pub(super) async fn is_possible(init: &mut Init, places: &Places) -> bool {
     init.pidfd.is_some()
 }
 
-/// Starts a shim that adopts; gives its pid, its connection and its first report.
-pub(super) async fn start(
-    spawner: &Spawner,
-    places: &Places,
-    init: &Init,
-) -> Result<(u32, Framed, ShimReport), String> {
+/// Starts a shim that is to adopt; gives its pid and its connection.
+pub(super) async fn start(spawner: &Spawner, places: &Places, init: &Init) -> Result<(u32, Framed), String> {
     let spawner = spawner.clone();
     let spawned = tokio::task::spawn_blocking(move || spawner.adopt())
         .await
         .map_err(|error| error.to_string())?
         .map_err(|error| chain(&error))?;
-    let pid = spawned.pid;
     let order = AdoptOrder { state_dir: text(&places.state), run_dir: text(&places.run) };
     let descriptors: Vec<BorrowedFd<'_>> = init.pidfd.iter().chain(&init.kept).map(AsFd::as_fd).collect();
-    let talk = async {
+    let greet = async {
         let mut shim = Framed::new(UnixStream::from_std(spawned.control)?);
-        shim.send_with(&ToShim::Adopt(order), &descriptors, REPORT).await?;
-        Ok((known(&mut shim).await?, shim))
+        shim.send_with(&ToShim::Adopt(order), &descriptors, SEND).await?;
+        Ok(shim)
     };
-    match timeout(REPORT, talk).await {
-        Ok(Ok((Some(FromShim::Report(report)), shim))) => Ok((pid, shim, report)),
-        Ok(Ok((Some(_), _))) => Err("it answered something else".to_owned()),
-        Ok(Ok((None, _))) => Err("it ended at once; the supervisor's log has its reason".to_owned()),
-        Ok(Err::<_, FramedError>(error)) => Err(chain(&error)),
-        Err(_elapsed) => Err("it did not answer".to_owned()),
+    let shim = greet.await.map_err(|error: FramedError| chain(&error))?;
+    Ok((spawned.pid, shim))
+}
+
+/// The first word of a shim that was started to adopt.
+pub(super) async fn answer(shim: &mut Framed) -> Result<ShimReport, String> {
+    match known(shim).await {
+        Ok(Some(FromShim::Report(report))) => Ok(report),
+        Ok(Some(_)) => Err("it answered something else".to_owned()),
+        Ok(None) => Err("it ended at once; the supervisor's log has its reason".to_owned()),
+        Err(error) => Err(chain(&error)),
     }
 }
 

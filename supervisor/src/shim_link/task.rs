@@ -377,12 +377,15 @@ impl Working {
             return None;
         }
         for _ in 0..ADOPTIONS {
+            if self.shim_lives().await {
+                // One that an earlier supervisor has started was slow.
+                return Box::pin(self.reconnect()).await;
+            }
             if !adopt::is_possible(&mut self.init, &self.task.places).await {
                 return None;
             }
-            match adopt::start(&self.task.spawner, &self.task.places, &self.init).await {
-                Ok((pid, mut shim, report)) => {
-                    self.watch.is_of(Some(pid));
+            match self.new_shim().await {
+                Ok((mut shim, report)) => {
                     self.know_report(&mut shim, &report);
                     let pidfd = self.init.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
                     self.adopted = pidfd.and_then(|pidfd| sys::watch(pidfd).ok());
@@ -394,6 +397,20 @@ impl Working {
             sleep(RETRY).await;
         }
         None
+    }
+
+    /// Starts a shim and waits until it has adopted or is dead: a slow one is waited for, since its program runs, and would
+    /// have to be ended if nobody could adopt it.
+    async fn new_shim(&mut self) -> Result<(Framed, ShimReport), String> {
+        let (pid, mut shim) = adopt::start(&self.task.spawner, &self.task.places, &self.init).await?;
+        self.watch.is_of(Some(pid));
+        let mut told = false;
+        loop {
+            if let Ok(answer) = timeout(REPORT, adopt::answer(&mut shim)).await {
+                return Ok((shim, answer?));
+            }
+            self.silent_once(&mut told, self.watch.describe("to go on for a dead one")).await;
+        }
     }
 
     /// Finds out how the container ended and starts a process that takes down what is left.
