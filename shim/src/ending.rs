@@ -79,7 +79,9 @@ impl<'a> Ending<'a> {
     fn write_record(&self) {
         let Some(state) = self.record_in else { return };
         // Not durable: when it is lost, the teardown is found done or is done again.
-        let written = record::write(state, layout::TEARDOWN, self.teardown.report(), Durability::Volatile);
+        let write = || record::write(state, layout::TEARDOWN, self.teardown.report(), Durability::Volatile);
+        // Once more: there are errors of the moment.
+        let written = write().or_else(|_| write());
         if let Err(error) = written {
             tracing::warn!(%error, "the teardown record cannot be written, continuing");
         }
