@@ -100,8 +100,17 @@ const ERRORS: &[(&[&str], &[Errno])] = &[
     (&["accept4"], &[Errno::EINTR, Errno::EMFILE, Errno::ENOMEM, Errno::EPERM]),
 ];
 
-/// Why a call never gives this error; `object` is what its first argument is open on.
-pub(super) fn reason_against(number: u64, object: &str, error: Errno) -> Option<&'static str> {
+/// What the first argument of a call is open on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Object<'a> {
+    /// As /proc shows it.
+    pub(super) name: &'a str,
+    /// Calls on it wait.
+    pub(super) waits: bool,
+}
+
+/// Why a call never gives this error; without an object, whatever it is called on.
+pub(super) fn reason_against(number: u64, on: Option<Object<'_>>, error: Errno) -> Option<&'static str> {
     if let Some(reason) = reason_not_to_fail(number) {
         return Some(reason);
     }
@@ -111,8 +120,10 @@ pub(super) fn reason_against(number: u64, object: &str, error: Errno) -> Option<
         return Some("this call never gives this error");
     }
     // The waker of an event loop, and the signals of one: what is written there is counted, or one byte.
-    let wakes = name == "write" && object.contains("[eventfd]");
-    wakes.then_some("this call never gives this error")
+    let wakes = on.is_some_and(|on| name == "write" && on.name.contains("[eventfd]"));
+    // Nothing interrupts what does not wait (unix_stream_read_generic in the kernel); tokio counts on it.
+    let instant = on.is_some_and(|on| name == "recvfrom" && !on.waits);
+    (wakes || instant).then_some("this call never gives this error")
 }
 
 /// Why a call is never made to fail.

@@ -100,7 +100,7 @@ fn reason_against(
         return Some("before main");
     }
     // On what the call works is seen when it comes.
-    calls::reason_against(*seen.calls.get(at - 1)?, "", error)
+    calls::reason_against(*seen.calls.get(at - 1)?, None, error)
 }
 
 fn shuffle(cells: &mut [Cell], seed: u64, name: &str) {

@@ -320,7 +320,9 @@ impl Work {
 
     fn is_impossible(&self, thread: Pid, registers: &user_regs_struct, error: Errno) -> bool {
         let object = fs::read_link(format!("/proc/{thread}/fd/{}", registers.rdi)).unwrap_or_default();
-        calls::reason_against(registers.orig_rax, &object.to_string_lossy(), error).is_some()
+        let object = object.to_string_lossy().into_owned();
+        let on = calls::Object { name: &object, waits: waits(thread, registers.rdi) };
+        calls::reason_against(registers.orig_rax, Some(on), error).is_some()
     }
 
     fn act_at(&mut self, thread: Pid, registers: user_regs_struct) -> io::Result<()> {
@@ -349,6 +351,14 @@ impl Work {
 fn wait(more: WaitPidFlag) -> nix::Result<WaitStatus> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     waitid(Id::All, flags | more)
+}
+
+/// Whether calls on a descriptor wait: it is not O_NONBLOCK.
+fn waits(thread: Pid, descriptor: u64) -> bool {
+    let text = fs::read_to_string(format!("/proc/{thread}/fdinfo/{descriptor}")).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_none_or(|flags| flags & libc::O_NONBLOCK == 0)
 }
 
 fn threads(pid: i32) -> Vec<i32> {
