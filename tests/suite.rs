@@ -88,13 +88,13 @@ fn main() -> ExitCode {
         shim_kill::cases(),
         storm::cases(),
         kill_points::cases(),
+        sweep::cases(),
         setup::cases(),
         power::cases(),
     ];
     // Not part of `tests/run` before they pass reliably there (issue 3): MYSUP_TEST_PROOF=1 runs them too.
     if std::env::var_os("MYSUP_TEST_PROOF").is_some() {
         cases.extend([
-            sweep::cases(),
             no_hang::cases(),
             no_hang_server::cases(),
             no_space::cases(),
