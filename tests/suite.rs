@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     if let Some(code) = commands.iter().find_map(|command| command()) {
         return code;
     }
-    let mut cases = vec![
+    let cases = vec![
         // First, since it takes longest.
         vm::cases(),
         tidy::cases(),
@@ -91,16 +91,11 @@ fn main() -> ExitCode {
         sweep::cases(),
         setup::cases(),
         power::cases(),
+        no_hang::cases(),
+        no_hang_server::cases(),
+        no_space::cases(),
+        chaos_found::cases(),
+        chaos_short::cases(),
     ];
-    // Not part of `tests/run` before they pass reliably there (issue 3): MYSUP_TEST_PROOF=1 runs them too.
-    if std::env::var_os("MYSUP_TEST_PROOF").is_some() {
-        cases.extend([
-            no_hang::cases(),
-            no_hang_server::cases(),
-            no_space::cases(),
-            chaos_found::cases(),
-            chaos_short::cases(),
-        ]);
-    }
     harness::runner::main(cases.into_iter().flatten().collect())
 }
