@@ -38,7 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
         shim_whose_directory_was_moved_away_is_an_orphan,
         stopped_shim_is_named_and_left_alone,
         lock_of_another_program_is_named_and_left_alone,
-        running_supervisor_is_replaced_and_containers_go_on,
+        running_supervisor_repairs_what_it_can_and_stays,
         another_instance_is_never_mentioned,
         wrong_format_is_refused,
     ]
@@ -460,13 +460,14 @@ fn lock_of_another_program_is_named_and_left_alone(sandbox: &Sandbox) {
     expect_clean(sandbox);
 }
 
-fn running_supervisor_is_replaced_and_containers_go_on(sandbox: &Sandbox) {
+fn running_supervisor_repairs_what_it_can_and_stays(sandbox: &Sandbox) {
     sandbox.start_obedient("one", &[], 3);
     let (init, shim, supervisor) = (sandbox.init_pid("one"), sandbox.shim_pid("one"), sandbox.supervisor());
     plant_data(&sandbox.root().join("trash/old"), "waste");
-    Diagnosis::of(sandbox, &[]).expect_kinds(&["trash"]);
+    fs::create_dir(sandbox.run_root().join("containers").join("ab".repeat(32))).expect("it is ours");
+    Diagnosis::of(sandbox, &[]).expect_kinds(&["run-directory", "trash"]);
     Diagnosis::of(sandbox, &["--fix"]).expect_repaired();
-    assert_ne!(sandbox.supervisor(), supervisor);
+    assert_eq!(sandbox.supervisor(), supervisor);
     assert_eq!((sandbox.init_pid("one"), sandbox.shim_pid("one")), (init, shim));
     expect_clean(sandbox);
 }

@@ -112,6 +112,9 @@ pub enum Request {
         /// Stop the containers first; otherwise they go on.
         containers: bool,
     },
+    /// Do what is done at a start while running: try again what was left, take in what came to the disk meanwhile, empty the
+    /// trash. → `Done` when that is under way
+    Heal,
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,

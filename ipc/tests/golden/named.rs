@@ -34,7 +34,7 @@ macro_rules! named {
 }
 
 named!(Request: Info, Create, Run, Start, Stop, Restart, Kill, Wait, Remove, Rename, List, Inspect, Top, Import, Images,
-    RemoveImage, Shutdown; never Unknown);
+    RemoveImage, Shutdown, Heal; never Unknown);
 named!(Response: Done, Error, Created, Exited, Containers, Processes, Image, Images, Removed, Info; never Unknown);
 named!(ToShim: Plan, Teardown, Hello, Stop, Signal, Stdin, StdinEnd, Resize, RetryTeardown, Adopt, InitReaped;
     never Unknown);

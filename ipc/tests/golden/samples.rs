@@ -252,6 +252,7 @@ fn requests() -> Vec<Request> {
         Request::Images,
         Request::RemoveImage { image: text("a"), force: true },
         Request::Shutdown { containers: true },
+        Request::Heal,
     ]);
     all
 }

@@ -267,7 +267,8 @@ fn may_be_repeated(request: &Request) -> bool {
         | Request::Inspect { .. }
         | Request::Top { .. }
         | Request::Stop { .. }
-        | Request::Images => true,
+        | Request::Images
+        | Request::Heal => true,
         Request::Create(_)
         | Request::Run { .. }
         | Request::Start { .. }

@@ -108,6 +108,7 @@ impl Api {
                     .await
                     .map(Response::Removed)
             }
+            Request::Heal => registry.heal().await.map(done),
             Request::Unknown => Err(unknown_request()),
             Request::Shutdown { containers } => {
                 self.shutdown.close();

@@ -94,6 +94,8 @@ impl Registry {
     pub(super) fn job_done(&mut self, done: JobDone) {
         match done {
             JobDone::Created(id, result, reply) => self.created(&id, result, reply),
+            JobDone::Listed(listed, reply) => self.listed(listed, reply),
+            JobDone::TakenIn(found, reply) => self.taken_in(found, reply),
             JobDone::Buried(id, result) => self.buried(&id, result),
             JobDone::FailureRecorded(id, result) => {
                 let Some(container) = self.containers.get_mut(&id) else { return };

@@ -90,6 +90,8 @@ pub(crate) enum Message {
     Inspect(ContainerId, Reply<ContainerInfo>),
     /// Who uses which image.
     ImageUsers(oneshot::Sender<Vec<ImageUser>>),
+    /// Try again what was left, and look for what came meanwhile; answered when all of it is under way.
+    Heal(Reply<()>),
     /// How many shims do not answer.
     Unreachable(oneshot::Sender<usize>),
 }
@@ -199,6 +201,11 @@ impl Handle {
     /// Who uses which image.
     pub(crate) async fn image_users(&self) -> Result<Vec<ImageUser>, WireError> {
         self.ask(Message::ImageUsers).await
+    }
+
+    /// Does what is done at a start.
+    pub(crate) async fn heal(&self) -> Result<(), WireError> {
+        self.ask(Message::Heal).await?
     }
 
     /// How many shims do not answer.

@@ -18,7 +18,7 @@ use mysup_ipc::{
     record::{self, Durability, ReadError},
 };
 
-use super::{Registry, Reply, record::Record};
+use super::{Registry, Reply, record::Record, recover::Found};
 use crate::{
     config::{Config, Places},
     error::{file_error, system_failure},
@@ -27,7 +27,6 @@ use crate::{
 };
 
 /// A job that has ended, and for whom.
-#[derive(Debug)]
 pub(crate) enum JobDone {
     /// A container's directory and record were made.
     Created(ContainerId, Result<(), WireError>, Reply<ContainerId>),
@@ -37,6 +36,10 @@ pub(crate) enum JobDone {
     Renamed(ContainerId, Arc<Record>, Result<(), WireError>, Reply<()>),
     /// The report of a failed start is on disk: the shim's, if it has written one.
     FailureRecorded(ContainerId, Result<ExitReport, WireError>),
+    /// The directories of containers, for one who wants all to be well.
+    Listed(Result<Vec<ContainerId>, WireError>, Reply<()>),
+    /// What was found of containers that are not known.
+    TakenIn(Result<Vec<Found>, WireError>, Reply<()>),
 }
 
 impl Registry {
@@ -79,7 +82,8 @@ impl Registry {
         );
     }
 
-    fn job<T: Send + 'static>(
+    /// Runs what may block, and tells the registry of it.
+    pub(super) fn job<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, WireError> + Send + 'static,
         done: impl FnOnce(Result<T, WireError>) -> JobDone + Send + 'static,

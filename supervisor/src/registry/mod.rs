@@ -7,6 +7,7 @@ pub(crate) mod capabilities;
 mod container;
 mod events;
 mod handle;
+mod heal;
 mod jobs;
 mod names;
 pub(crate) mod plan;

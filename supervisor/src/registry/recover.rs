@@ -87,6 +87,31 @@ pub(crate) fn scan(config: &Config, boot: Boot) -> Result<Vec<Found>, Error> {
     Ok(found)
 }
 
+/// All that has a directory in one of the roots. Blocks, and changes nothing.
+pub(crate) fn list(config: &Config) -> Result<Vec<ContainerId>, Error> {
+    let mut ids: Vec<ContainerId> = entries(&config.containers())?.iter().filter_map(id_of).collect();
+    ids.extend(entries(&config.run_containers())?.iter().filter_map(id_of));
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+/// The containers among these, which no supervisor knows. Blocks.
+pub(crate) fn take_in(config: &Config, unknown: Vec<ContainerId>) -> Vec<Found> {
+    let take_in = |id: ContainerId| {
+        let places = config.places(&id);
+        let exists = |path: &Path| path.symlink_metadata().is_ok();
+        if exists(&places.state) {
+            look(config, id, Boot::Same)
+        } else if exists(&places.run) {
+            orphan(config, id)
+        } else {
+            None
+        }
+    };
+    unknown.into_iter().filter_map(take_in).collect()
+}
+
 fn entries(directory: &Path) -> Result<Vec<DirEntry>, Error> {
     let read = fs::read_dir(directory).map_err(Error::file("read directory", directory))?;
     read.collect::<io::Result<_>>().map_err(Error::file("read directory", directory))

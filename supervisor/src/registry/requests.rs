@@ -56,6 +56,7 @@ impl Registry {
                 // A client that hung up needs no list.
                 let _ = reply.send(self.image_users());
             }
+            Message::Heal(reply) => self.heal(reply),
             Message::Unreachable(reply) => {
                 let silent = |container: &&Container| matches!(container.state, State::Unreachable(_));
                 // Asked by the start, which waits for it.
@@ -194,6 +195,12 @@ impl Registry {
             Err(refusal) => return give(reply, Err(refused(container, refusal, "tear down"))),
         }
         container.watchers.push(reply);
+        self.go_on_with_teardown(id);
+    }
+
+    /// By its shim, or by one that is started for it.
+    pub(super) fn go_on_with_teardown(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get(id) else { return };
         if container.command(Command::Retry) {
             return;
         }

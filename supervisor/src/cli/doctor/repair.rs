@@ -18,6 +18,8 @@ use crate::cli::{client::Instance, error::CliError};
 const RECOVERY: Duration = Duration::from_secs(20);
 /// How long a shim that tries again each second is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that runs may take to repair what it can.
+const HEALING: Duration = Duration::from_secs(3);
 /// How long the supervisor may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(30);
 /// Between two looks.
@@ -99,10 +101,13 @@ impl Done {
     }
 }
 
-/// A starting supervisor recovers; one that runs is ended first, which no container notices. The text says why that
-/// could not be done.
+/// A starting supervisor recovers, and one that runs can do most of it. Where that is not enough it is ended first, which no
+/// container notices. The text says why that could not be done.
 fn recover(instance: &Instance, doctor: &Doctor<'_>) -> Result<Result<(), String>, CliError> {
     if let Some(pid) = doctor.supervisor()? {
+        if heal(instance, doctor)? {
+            return Ok(Ok(()));
+        }
         if is_managed(pid) {
             let reason =
                 "the supervisor is run by a service manager: restart it there, it recovers when it starts";
@@ -113,6 +118,23 @@ fn recover(instance: &Instance, doctor: &Doctor<'_>) -> Result<Result<(), String
         }
     }
     Ok(instance.connect().map(|_client| ()).map_err(|error| error.to_string()))
+}
+
+/// Whether the supervisor that runs could repair it all.
+fn heal(instance: &Instance, doctor: &Doctor<'_>) -> Result<bool, CliError> {
+    let Ok(Some(client)) = instance.connect_running() else { return Ok(false) };
+    // One that is older, or does not answer, is started anew.
+    if client.asked_once().ask_within(&Request::Heal, HEALING).is_err() {
+        return Ok(false);
+    }
+    let deadline = Instant::now() + HEALING;
+    loop {
+        let is_healed = doctor.look()?.iter().all(|finding| finding.cure != Cure::Recovery);
+        if is_healed || Instant::now() >= deadline {
+            return Ok(is_healed);
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 fn end(instance: &Instance) -> Result<(), CliError> {
