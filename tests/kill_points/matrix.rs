@@ -190,8 +190,9 @@ impl Campaign<'_> {
     }
 
     fn run_cell(&self, stage: &Stage<'_>, cell: &Cell) -> bool {
-        let key = (cell.place.clone(), cell.victims);
-        let known = lock(&self.without).contains(&key);
+        let known = lock(&self.without)
+            .iter()
+            .any(|(place, absent)| *place == cell.place && cell.victims.includes(*absent));
         let outcome = if known { Outcome::NoVictim } else { stage.run(cell, self.options.seed) };
         let mut all = lock(&self.figures);
         let figures = all.entry(cell.place.scenario).or_default();
@@ -199,7 +200,7 @@ impl Campaign<'_> {
             Outcome::Good => figures.run += 1,
             Outcome::NoVictim => {
                 figures.no_victim += 1;
-                lock(&self.without).insert(key);
+                lock(&self.without).insert((cell.place.clone(), cell.victims));
             }
             Outcome::Bad(error) => {
                 figures.run += 1;

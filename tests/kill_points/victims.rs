@@ -37,6 +37,11 @@ impl Victims {
         }
     }
 
+    /// Whether all of `others` are among them.
+    pub(super) fn includes(self, others: Victims) -> bool {
+        self.members().into_iter().zip(others.members()).all(|(ours, theirs)| ours || !theirs)
+    }
+
     /// Whether supervisor, shim and init are among them.
     fn members(self) -> [bool; 3] {
         match self {
