@@ -5,6 +5,7 @@ use std::{
     fs,
     io::Write,
     os::unix::net::UnixStream,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,11 @@ use mysup_ipc::{api::Request, blocking::Connection};
 use rustix::process::Signal;
 
 use crate::{
-    harness::{Case, Sandbox, inspect, processes, skip, wait_until},
+    harness::{
+        Case, Sandbox, inspect,
+        plant::{self, Holder},
+        processes, skip, wait_until,
+    },
     no_space::{Disk, Full},
 };
 
@@ -29,6 +34,7 @@ pub(crate) fn cases() -> Vec<Case> {
         full_state_root_does_not_hold_anybody_and_keeps_codes,
         full_state_root_on_ext4_keeps_codes,
         exit_record_that_cannot_be_written_is_waited_for,
+        removed_state_directory_holds_no_shim,
         full_log_disk_does_not_hold_the_program,
         read_only_state_root_is_told_and_heals,
     ]
@@ -231,6 +237,27 @@ fn exit_record_that_cannot_be_written_is_waited_for(sandbox: &Sandbox) {
     sandbox.wait_status("one", "exited");
     sandbox.kill_supervisor();
     assert_eq!(inspect::number(&sandbox.inspect("one"), "State.ExitCode"), i64::from(code));
+}
+
+fn removed_state_directory_holds_no_shim(sandbox: &Sandbox) {
+    let volume = sandbox.new_directory("v");
+    for (name, owed) in [("one", false), ("two", true)] {
+        sandbox.start_obedient(name, &["-v", &format!("{volume}:/v")], 3);
+        let holder = Holder::sit_in(&plant::in_shim(sandbox, name, "/v"));
+        let (shim, state) = (sandbox.shim_pid(name), sandbox.state_directory(name));
+        if owed {
+            // Its record cannot be written: it is owed until there is no place for it any more.
+            fs::create_dir(state.join("exit")).expect("it is ours");
+        }
+        sandbox.stop_unfinished(name);
+        sandbox.wait_status(name, "leftover");
+        let removed = Command::new("rm").arg("-rf").arg(&state).status();
+        assert!(removed.is_ok_and(|status| status.success()), "an administrator removes it");
+        holder.leave();
+        wait_until("its shim has ended", || !processes::is_alive(shim));
+        wait_until("it is at rest", || ["exited", "created"].contains(&sandbox.status(name).as_str()));
+        sandbox.ok(&["rm", name]);
+    }
 }
 
 fn full_state_root(sandbox: &Sandbox, disk: Disk) {

@@ -38,10 +38,20 @@ impl OwedRecord {
     pub(crate) fn write(&mut self) -> Result<(), SysError> {
         let Some((state, report)) = &self.0 else { return Ok(()) };
         point::before(Step::ExitRecord);
-        record::write(state.as_fd(), layout::EXIT, report, Durability::Durable)
-            .call(|| "write the exit record, it is waited for")?;
+        let written = record::write(state.as_fd(), layout::EXIT, report, Durability::Durable);
         point::after(Step::ExitRecord);
+        match written {
+            // Somebody has removed the directory: there is no container any more to have a record.
+            Err(error) if is_removed(state) => {
+                tracing::warn!(%error, "the container's directory was removed, and its exit record with it");
+            }
+            result => result.call(|| "write the exit record, it is waited for")?,
+        }
         self.0 = None;
         Ok(())
     }
+}
+
+fn is_removed(directory: &OwnedFd) -> bool {
+    rustix::fs::fstat(directory).is_ok_and(|status| status.st_nlink == 0)
 }
