@@ -270,7 +270,8 @@ impl Running {
             return;
         }
         self.gone_by = None;
-        let left: Vec<u32> = self.parts.cgroups.iter().flat_map(Directory::processes).collect();
+        let left: Vec<u32> =
+            self.parts.cgroups.iter().filter_map(|cgroup| cgroup.processes().ok()).flatten().collect();
         if !left.is_empty() {
             hub.tell(&FromShim::Step(not_gone(self.parts.proc.as_fd(), left)));
         }

@@ -59,7 +59,7 @@ impl Directory {
         let remove = || rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR);
         let mut removed = remove();
         if removed == Err(Errno::BUSY) {
-            let children: Vec<_> = self.children().iter().map(Self::remove).collect();
+            let children: Vec<_> = self.children()?.iter().map(Self::remove).collect();
             children.into_iter().collect::<Result<Vec<_>, _>>()?;
             removed = remove();
         }
@@ -70,15 +70,20 @@ impl Directory {
         }
     }
 
-    /// The text of a control file; empty if there is no such file.
-    pub(crate) fn read(&self, name: &str) -> String {
-        let mut text = String::new();
+    /// The text of a control file; empty if there is no such file, or no such cgroup any more.
+    pub(crate) fn read(&self, name: &str) -> Result<String, SysError> {
+        let call = || format!("read(\"{}/{name}\")", self.path.display());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        if let Ok(fd) = rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
-            // A cgroup that was removed meanwhile reads as ENODEV: nothing is in it.
-            let _ = File::from(fd).read_to_string(&mut text);
+        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NODEV) => return Ok(String::new()),
+            result => result.call(call)?,
+        };
+        let mut text = String::new();
+        match File::from(fd).read_to_string(&mut text) {
+            // A cgroup that was removed meanwhile: nothing is in it.
+            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(String::new()),
+            result => result.call(call).map(|_| text),
         }
-        text
     }
 
     /// Whether it has this control file.
@@ -95,21 +100,21 @@ impl Directory {
     }
 
     /// The cgroups right below it.
-    pub(crate) fn children(&self) -> Vec<Directory> {
-        let Ok(entries) = Dir::read_from(&self.fd) else {
-            return Vec::new();
-        };
+    fn children(&self) -> Result<Vec<Directory>, SysError> {
+        let call = || format!("getdents(\"{}\")", self.path.display());
         let mut children = Vec::new();
-        for entry in entries.flatten().filter(|entry| entry.file_type() == FileType::Directory) {
+        for entry in Dir::read_from(&self.fd).call(call)? {
+            let entry = match entry {
+                // It was removed meanwhile.
+                Err(Errno::NOENT) => break,
+                result => result.call(call)?,
+            };
             let Ok(name) = entry.file_name().to_str().map(Path::new) else { continue };
-            if matches!(name.to_str(), Some("." | "..")) {
-                continue;
-            }
-            if let Ok(Some(child)) = Self::open_at(self.fd.as_fd(), name, self.path.join(name)) {
-                children.push(child);
+            if entry.file_type() == FileType::Directory && !matches!(name.to_str(), Some("." | "..")) {
+                children.extend(Self::open_at(self.fd.as_fd(), name, self.path.join(name))?);
             }
         }
-        children
+        Ok(children)
     }
 
     /// Removes it if nothing is in it. With other containers in it rmdir(2) is EBUSY, and right so.
@@ -121,19 +126,38 @@ impl Directory {
         }
     }
 
-    /// All processes in it and below it.
-    pub(crate) fn processes(&self) -> Vec<u32> {
+    /// All processes in it and below it. Who cannot be listed is an error: nobody may be taken for gone.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>, SysError> {
         let mut pids: Vec<u32> =
-            self.read("cgroup.procs").lines().filter_map(|line| line.parse().ok()).collect();
-        for child in self.children() {
-            pids.extend(child.processes());
+            self.read("cgroup.procs")?.lines().filter_map(|line| line.parse().ok()).collect();
+        for child in self.children()? {
+            pids.extend(child.processes()?);
         }
-        pids
+        Ok(pids)
     }
 }
 
 impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_be_listed_is_not_taken_for_gone() {
+        let path = std::env::temp_dir().join(format!("mysup-cgroup-{}", std::process::id()));
+        // A directory cannot be read as a file, as little as anything when no descriptor is left.
+        std::fs::create_dir_all(path.join("below/cgroup.procs")).expect("mkdir");
+        let directory = Directory::open(&path).expect("open").expect("it was made");
+        assert!(directory.processes().is_err(), "below it");
+        std::fs::remove_dir(path.join("below/cgroup.procs")).expect("rmdir");
+        assert_eq!(directory.processes().expect("no file is nobody"), Vec::<u32>::new());
+        std::fs::remove_dir(path.join("below")).expect("rmdir");
+        std::fs::remove_dir(&path).expect("rmdir");
+        assert_eq!(directory.processes().expect("no cgroup is nobody"), Vec::<u32>::new());
     }
 }

@@ -10,7 +10,10 @@ use crate::error::{Call, SysError};
 /// cannot go). One that cannot be killed does not save the others.
 pub(crate) fn kill_all(directories: &[Directory]) -> Result<Vec<u32>, SysError> {
     let killed: Vec<_> = directories.iter().map(kill).collect();
-    let mut left: Vec<u32> = directories.iter().flat_map(|directory| directory.processes()).collect();
+    let mut left = Vec::new();
+    for directory in directories {
+        left.extend(directory.processes()?);
+    }
     left.sort_unstable();
     left.dedup();
     match killed.into_iter().collect() {
@@ -20,14 +23,14 @@ pub(crate) fn kill_all(directories: &[Directory]) -> Result<Vec<u32>, SysError> 
 }
 
 fn kill(directory: &Directory) -> Result<(), SysError> {
-    if directory.processes().is_empty() {
+    if directory.processes()?.is_empty() {
         return Ok(());
     }
     // Linux 5.14: all at once, forks included. Version 1 hierarchies do not have the file.
     if directory.has("cgroup.kill") {
         return directory.write("cgroup.kill", "1");
     }
-    let killed: Vec<_> = directory.processes().into_iter().map(|pid| kill_member(directory, pid)).collect();
+    let killed: Vec<_> = directory.processes()?.into_iter().map(|pid| kill_member(directory, pid)).collect();
     killed.into_iter().collect()
 }
 
@@ -39,7 +42,7 @@ fn kill_member(directory: &Directory, pid: u32) -> Result<(), SysError> {
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         result => result.call(|| format!("pidfd_open({pid})"))?,
     };
-    if !directory.processes().contains(&pid) {
+    if !directory.processes()?.contains(&pid) {
         return Ok(());
     }
     match rustix::process::pidfd_send_signal(pidfd, Signal::KILL) {

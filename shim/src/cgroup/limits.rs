@@ -125,7 +125,8 @@ fn weight(shares: u64) -> u64 {
 pub(crate) fn oom_killed(cgroup: &Directory) -> bool {
     // Version 1 and version 2; a cgroup without the memory controller has neither.
     ["memory.oom_control", "memory.events"].iter().any(|name| {
-        let text = cgroup.read(name);
+        // One that cannot be read says nothing of it.
+        let text = cgroup.read(name).unwrap_or_default();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
         count.is_some_and(|count| count.trim() != "0")
     })

@@ -135,7 +135,7 @@ fn prepare_parent(hierarchy: &Hierarchy, parent: &Path) -> Result<(), SysError> 
         Version::V1 => Ok(()),
         Version::V2 => {
             for directory in [root, directory] {
-                let enabled = directory.read("cgroup.subtree_control");
+                let enabled = directory.read("cgroup.subtree_control")?;
                 let missing = |name: &&String| !enabled.split_whitespace().any(|word| word == name.as_str());
                 for controller in hierarchy.controllers.iter().filter(missing) {
                     // One by one: a controller that cannot be passed on (a process of the host sits beside us) is
@@ -151,7 +151,7 @@ fn prepare_parent(hierarchy: &Hierarchy, parent: &Path) -> Result<(), SysError> 
 /// A version 1 cpuset is born empty and admits nobody until it has processors and memory nodes (cgroups(7)).
 fn inherit_cpuset(parent: &Path, child: &Directory) -> Result<(), SysError> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        if child.read(name).trim().is_empty() {
+        if child.read(name)?.trim().is_empty() {
             let file = parent.join(name);
             let value = fs::read_to_string(&file).call(|| format!("read(\"{}\")", file.display()))?;
             child.write(name, value.trim())?;
