@@ -25,7 +25,7 @@ const KERNEL_BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) fn take(config: &Config) -> Result<Vec<RunLock>, Error> {
     for root in [&config.root, &config.run_root] {
         if let Some(parent) = root.parent() {
-            fs::create_dir_all(parent).map_err(Error::file("make directory", parent))?;
+            make_above(parent)?;
         }
         private(root)?;
     }
@@ -43,10 +43,31 @@ pub(super) fn take(config: &Config) -> Result<Vec<RunLock>, Error> {
     Ok(locks)
 }
 
+/// A directory that a root is to be in, and those above it.
+fn make_above(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_above(parent)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => sync_name(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::file("make directory", path)(error)),
+    }
+}
+
+/// What is durable in a directory is so only if the name of the directory is.
+fn sync_name(path: &Path) -> Result<(), Error> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(Error::file("sync", parent))
+}
+
 /// A directory of ours that nobody else may enter: sockets, layers and records lie in it.
 fn private(path: &Path) -> Result<(), Error> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
+        Ok(()) => sync_name(path)?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::file("make directory", path)(error)),
     }

@@ -165,7 +165,9 @@ impl Layers {
 /// If it cannot be made or is none.
 pub(super) fn open_private(root: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => {}
+        // What will be durable in it is so only if its name is.
+        Ok(()) => rustix::fs::fsync(root)?,
+        Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
     let directory = open_directory(root, name)?;
