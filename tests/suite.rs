@@ -11,6 +11,7 @@ mod chaos_run;
 mod chaos_short;
 mod cli;
 mod create_start;
+mod damaged_records;
 mod doctor;
 mod exec_errors;
 mod exit_status;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         teardown_busy::cases(),
         restart::cases(),
         doctor::cases(),
+        damaged_records::cases(),
         adoption::cases(),
         init_status::cases(),
         skew::cases(),

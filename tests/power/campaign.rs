@@ -20,6 +20,7 @@ use super::{
     recording::{self, Beginning, Others, Recording, Trial, Volumes},
     shutdown_cell::{self, Cell},
     states::Cut,
+    story::Chapter,
 };
 use crate::{
     harness::{Sandbox, leaks, random::Random, sandbox},
@@ -76,6 +77,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     let sandbox = Sandbox::new("power", Random::new(options.seed, "power"));
     let prepared = disk::apart(|| {
         let machine = Machine::new(&sandbox);
+        let _volumes = Volumes::plant(&sandbox);
         let prepared = Campaign::prepare(&machine, options);
         machine.places.close();
         prepared
@@ -102,13 +104,12 @@ pub(super) fn run(options: &Options) -> ExitCode {
 }
 
 impl Campaign {
-    /// Makes the beginning and the recordings on a machine, and chooses what is tried.
+    /// Makes the beginning and the recordings on a machine with volumes, and chooses what is tried.
     ///
     /// # Errors
     /// Why power cannot be cut here.
     pub(super) fn prepare(machine: &Machine<'_>, options: &Options) -> Result<Campaign, String> {
         let began = Instant::now();
-        let _volumes = Volumes::plant(machine.sandbox);
         let beginning =
             Beginning::make(machine).map_err(|error| format!("no ext4 on a loop device here: {error}"))?;
         let mut campaign = Campaign {
@@ -141,30 +142,33 @@ impl Campaign {
     fn states(&mut self, machine: &Machine<'_>) -> Result<Vec<Task>, String> {
         let mut tasks = Vec::new();
         let mut recoveries = Vec::new();
-        for others in [Others::Quiet, Others::Syncing] {
-            for run_root in [RunRoot::Stale, RunRoot::SameDisk] {
-                let recorded = recording::record(machine, &self.beginning, run_root, others);
-                let recorded = recorded.map_err(|error| format!("no disk on FUSE here: {error}"))?;
-                let index = self.recordings.len();
-                let cuts = recorded.log.cuts(if self.options.full { 6 } else { 3 });
-                say(&format!(
-                    "recorded: {others:?}, run root {run_root:?}: {} writes and flushes, {} states",
-                    recorded.log.entries.len(),
-                    cuts.len()
-                ));
-                for (number, cut) in cuts.into_iter().enumerate() {
-                    let run_root = match run_root {
-                        RunRoot::SameDisk => RunRoot::SameDisk,
-                        // What was on another disk may be found, or was memory.
-                        RunRoot::Stale | RunRoot::Memory if number % 2 == 0 => RunRoot::Memory,
-                        RunRoot::Stale | RunRoot::Memory => RunRoot::Stale,
-                    };
-                    let depth = if number % 5 == 0 { Depth::Use } else { Depth::Look };
-                    tasks.push(Task::Disk { recording: index, trial: Trial { cut, run_root, depth } });
-                    recoveries.push(Task::Recovery { recording: index, cut, run_root });
-                }
-                self.recordings.push(recorded);
+        let mut disks: Vec<(Others, RunRoot)> = [Others::Quiet, Others::Syncing]
+            .into_iter()
+            .flat_map(|others| [RunRoot::Stale, RunRoot::SameDisk].map(|run_root| (others, run_root)))
+            .collect();
+        self.sample(&mut disks, 2, "disks");
+        for (others, run_root) in disks {
+            let recorded = recording::record(machine, &self.beginning, run_root, others);
+            let recorded = recorded.map_err(|error| format!("no disk on FUSE here: {error}"))?;
+            let index = self.recordings.len();
+            let cuts = recorded.log.cuts(if self.options.full { 6 } else { 3 });
+            say(&format!(
+                "recorded: {others:?}, run root {run_root:?}: {} writes and flushes, {} states",
+                recorded.log.entries.len(),
+                cuts.len()
+            ));
+            for (number, cut) in cuts.into_iter().enumerate() {
+                let run_root = match run_root {
+                    RunRoot::SameDisk => RunRoot::SameDisk,
+                    // What was on another disk may be found, or was memory.
+                    RunRoot::Stale | RunRoot::Memory if number % 2 == 0 => RunRoot::Memory,
+                    RunRoot::Stale | RunRoot::Memory => RunRoot::Stale,
+                };
+                let depth = if number % 5 == 0 { Depth::Use } else { Depth::Look };
+                tasks.push(Task::Disk { recording: index, trial: Trial { cut, run_root, depth } });
+                recoveries.push(Task::Recovery { recording: index, cut, run_root });
             }
+            self.recordings.push(recorded);
         }
         let disk = if self.options.kinds.contains(&Kind::Disk) { tasks } else { Vec::new() };
         let recovery = if self.options.kinds.contains(&Kind::Recovery) { recoveries } else { Vec::new() };
@@ -177,46 +181,48 @@ impl Campaign {
     /// Counts the boundaries of each chapter in a run that is cut at its end.
     fn shutdowns(&mut self, machine: &Machine<'_>) -> Vec<Task> {
         let mut cells = Vec::new();
-        for chapter in self.options.chapters.clone() {
-            for victim in [Victim::Supervisor, Victim::Shim] {
-                if victim == Victim::Shim && !chapter.has_shim() {
-                    continue;
-                }
-                let how = CUTTINGS[0];
-                let mut cell =
-                    Cell { chapter, victim, at: None, how, run_root: RunRoot::Memory, depth: Depth::Use };
-                let mut seen = shutdown_cell::Seen::default();
-                shutdown_cell::run(machine, &self.beginning, cell, &mut seen);
-                // Runs differ a little.
-                let last = seen.boundaries + seen.boundaries / 50 + 1;
-                for at in (1..=last).filter(|at| self.options.at.is_none_or(|only| only == *at)) {
-                    for (number, how) in CUTTINGS.into_iter().enumerate() {
-                        let run_root =
-                            [RunRoot::Memory, RunRoot::Stale, RunRoot::SameDisk][(at + number) % 3];
-                        let depth = if (at + number) % 5 == 0 { Depth::Use } else { Depth::Look };
-                        cell = Cell { at: Some(at), how, run_root, depth, ..cell };
-                        cells.push(Task::Shutdown(cell));
-                    }
+        let chapters = self.options.chapters.iter();
+        let mut pairs: Vec<(Chapter, Victim)> = chapters
+            .flat_map(|chapter| [Victim::Supervisor, Victim::Shim].map(|victim| (*chapter, victim)))
+            .filter(|(chapter, victim)| *victim == Victim::Supervisor || chapter.has_shim())
+            .collect();
+        self.sample(&mut pairs, self.options.sample.div_ceil(5), "chapters");
+        for (chapter, victim) in pairs {
+            let how = CUTTINGS[0];
+            let mut cell =
+                Cell { chapter, victim, at: None, how, run_root: RunRoot::Memory, depth: Depth::Use };
+            let mut seen = shutdown_cell::Seen::default();
+            shutdown_cell::run(machine, &self.beginning, cell, &mut seen);
+            // Runs differ a little.
+            let last = seen.boundaries + seen.boundaries / 50 + 1;
+            for at in (1..=last).filter(|at| self.options.at.is_none_or(|only| only == *at)) {
+                for (number, how) in CUTTINGS.into_iter().enumerate() {
+                    let run_root = [RunRoot::Memory, RunRoot::Stale, RunRoot::SameDisk][(at + number) % 3];
+                    let depth = if (at + number) % 5 == 0 { Depth::Use } else { Depth::Look };
+                    cell = Cell { at: Some(at), how, run_root, depth, ..cell };
+                    cells.push(Task::Shutdown(cell));
                 }
             }
         }
         self.chosen(cells, 1, "shutdown")
     }
 
-    /// A sample by the seed; all of it when full.
+    /// A sample of the tasks, in the order of the seed; all of them when full. Each gives so many states.
     fn chosen(&self, mut tasks: Vec<Task>, each: usize, name: &str) -> Vec<Task> {
-        let mut random = Random::new(self.options.seed, name);
-        for last in (1..tasks.len()).rev() {
-            let other = usize::try_from(random.next() >> 33).unwrap_or(0) % (last + 1);
-            tasks.swap(last, other);
-        }
-        if self.options.full {
-            // A recovery gives as many states as it is cut into.
-            tasks.truncate(tasks.len().div_ceil(each));
-        } else if self.options.at.is_none() {
-            tasks.truncate(self.options.sample.div_ceil(each));
-        }
+        self.sample(&mut tasks, self.options.sample.div_ceil(each), name);
         tasks
+    }
+
+    /// Puts everything into the order of the seed, and leaves so many when not full.
+    fn sample<T>(&self, all: &mut Vec<T>, count: usize, name: &str) {
+        let mut random = Random::new(self.options.seed, name);
+        for last in (1..all.len()).rev() {
+            let other = usize::try_from(random.next() >> 33).unwrap_or(0) % (last + 1);
+            all.swap(last, other);
+        }
+        if !self.options.full && self.options.at.is_none() {
+            all.truncate(count);
+        }
     }
 
     fn progress(&self) {
@@ -379,8 +385,7 @@ impl Campaign {
 
     /// Tries everything on one machine, and fails at the first failure.
     #[track_caller]
-    pub(super) fn try_all(&self, machine: &Machine<'_>) {
-        let volumes = Volumes::plant(machine.sandbox);
+    pub(super) fn try_all(&self, machine: &Machine<'_>, volumes: &Volumes) {
         loop {
             let Some(task) = lock(&self.queue).pop_front() else { break };
             if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| self.try_task(machine, task))) {

@@ -8,6 +8,7 @@
 
 mod boot;
 mod campaign;
+mod decoys;
 mod device;
 mod disk;
 mod facts;
@@ -25,6 +26,7 @@ use self::{
     boot::Machine,
     campaign::Campaign,
     options::{Kind, Options},
+    recording::Volumes,
 };
 use crate::harness::{Case, Sandbox, skip};
 
@@ -46,6 +48,7 @@ pub(crate) fn cases() -> Vec<Case> {
         disk_cut_at_a_sample_of_instants,
         recovery_cut_at_a_sample_of_instants,
         file_system_shut_down_before_a_sample_of_calls,
+        what_a_journal_of_another_boot_names_is_left_alone,
     ]
 }
 
@@ -61,6 +64,10 @@ fn file_system_shut_down_before_a_sample_of_calls(sandbox: &Sandbox) {
     sample(sandbox, Kind::Shutdown, 15);
 }
 
+fn what_a_journal_of_another_boot_names_is_left_alone(sandbox: &Sandbox) {
+    disk::apart(|| decoys::stand_where_an_old_journal_points(&Machine::new(sandbox)));
+}
+
 fn sample(sandbox: &Sandbox, kind: Kind, sample: usize) {
     disk::apart(|| sample_apart(sandbox, kind, sample));
 }
@@ -69,9 +76,10 @@ fn sample_apart(sandbox: &Sandbox, kind: Kind, sample: usize) {
     let seed = u64::try_from(sandbox.exit_code()).unwrap_or(1);
     let options = Options { kinds: vec![kind], sample, ..Options::of(seed) };
     let machine = Machine::new(sandbox);
+    let volumes = Volumes::plant(sandbox);
     let campaign = Campaign::prepare(&machine, &options);
     if let Ok(campaign) = &campaign {
-        campaign.try_all(&machine);
+        campaign.try_all(&machine, &volumes);
     }
     machine.places.close();
     match campaign.as_ref().map(Campaign::skipped) {
