@@ -184,15 +184,13 @@ async fn what_does_not_run_is_stopped_and_cannot_be_killed() {
 }
 
 #[tokio::test]
-async fn waiters_of_a_container_that_is_removed_are_told() {
+async fn who_waits_for_what_never_ran_is_answered_and_for_what_is_removed_told_so() {
     let roots = Roots::new();
     let handle = roots.registry("exit 1");
     handle.create(draft(id("ab"), None)).await.unwrap();
-    let (waiter, target) = (handle.clone(), id("ab"));
-    let wait = tokio::spawn(async move { waiter.wait(&target).await });
-    tokio::task::yield_now().await;
+    assert_eq!(handle.wait(&id("ab")).await.unwrap().status, ExitStatus::Code(0));
     handle.remove(&id("ab")).await.unwrap();
-    assert_eq!(wait.await.unwrap().unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(handle.wait(&id("ab")).await.unwrap_err().code, ErrorCode::NotFound);
 }
 
 /// Writes a record as an earlier supervisor left it, with the directories of a write layer.
