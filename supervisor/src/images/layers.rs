@@ -11,7 +11,7 @@ use std::{
 
 use mysup_ipc::{id::Digest, layout, point};
 use rustix::{
-    fs::{Gid, Mode, OFlags, RenameFlags, Uid},
+    fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid},
     io::Errno,
     rand::GetRandomFlags,
 };
@@ -80,15 +80,26 @@ impl Layers {
         let fault = |errno: Errno| ImageError::system("make a directory for", "the new layer", errno);
         let name = format!("{TEMPORARY}{}", random_hex().map_err(fault)?);
         rustix::fs::mkdirat(&self.layers, &name, Mode::from_raw_mode(0o700)).map_err(fault)?;
-        let directory = open_directory(self.layers.as_fd(), &name).map_err(fault)?;
+        match self.prepare(&name) {
+            Ok(directory) => Ok(NewLayer { name, directory }),
+            Err(errno) => {
+                // What cannot be removed either is thrown away at the next start.
+                let _ = rustix::fs::unlinkat(&self.layers, &name, AtFlags::REMOVEDIR);
+                Err(fault(errno))
+            }
+        }
+    }
+
+    fn prepare(&self, name: &str) -> Result<OwnedFd, Errno> {
+        let directory = open_directory(self.layers.as_fd(), name)?;
         // An administrator's default ACL on the state root would become part of every file of the layer.
         match rustix::fs::fremovexattr(&directory, "system.posix_acl_default") {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(fault(errno)),
+            Err(errno) => return Err(errno),
         }
-        rustix::fs::fchown(&directory, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(fault)?;
-        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755)).map_err(fault)?;
-        Ok(NewLayer { name, directory })
+        rustix::fs::fchown(&directory, Some(Uid::ROOT), Some(Gid::ROOT))?;
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
+        Ok(directory)
     }
 
     /// Gives a synced layer its digest for a name. If there is one already, that one stays and this one is thrown
