@@ -162,10 +162,11 @@ impl Registry {
         if let Some(failure) = container.failure.take() {
             container.tell_not_started(&failure);
         }
+        // Also after an error: it may be in the trash and not synced.
+        self.means.sweeper.wake();
         match result {
             Ok(()) => {
                 self.forget(id);
-                self.means.sweeper.wake();
                 self.means.freed.notify_one();
             }
             Err(error) => {
