@@ -70,7 +70,12 @@ pub(super) fn judge(sandbox: &Sandbox, question: Question, done: &Done) -> Optio
     } else {
         judge_container(sandbox, question, done);
     }
-    let changed = changed_by_recovery(sandbox);
+    let mut before = settled_snapshot(sandbox);
+    if question.fault == Fault::Error {
+        // What could not be swept is swept at the next start.
+        before.retain(|path| !path.starts_with("trash/"));
+    }
+    let changed = changed_since(sandbox, &before);
     if question.scenario != Scenario::Import {
         sandbox.mysup(&["rm", "-f", NAME]).expect_code(0);
         sandbox.run(&["--rm", "--name", NAME], &["true"]).expect_code(0);
@@ -246,7 +251,10 @@ fn snapshot(sandbox: &Sandbox) -> Vec<String> {
 
 /// A second recovery finds nothing to do; what it changed all the same.
 pub(crate) fn changed_by_recovery(sandbox: &Sandbox) -> Option<String> {
-    let before = settled_snapshot(sandbox);
+    changed_since(sandbox, &settled_snapshot(sandbox))
+}
+
+fn changed_since(sandbox: &Sandbox, before: &[String]) -> Option<String> {
     sandbox.kill_supervisor();
     sandbox.ok(&["ps"]);
     let mut after = settled_snapshot(sandbox);
@@ -262,7 +270,7 @@ pub(crate) fn changed_by_recovery(sandbox: &Sandbox) -> Option<String> {
         missing.join("\n  ")
     };
     (!same).then(|| {
-        let (gone, new) = (beyond(&before, &after), beyond(&after, &before));
+        let (gone, new) = (beyond(before, &after), beyond(&after, before));
         format!("a second recovery changed something: gone\n  {gone}\nnew\n  {new}")
     })
 }

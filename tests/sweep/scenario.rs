@@ -181,10 +181,8 @@ pub(super) fn prepare(sandbox: &Sandbox, scenario: Scenario, victim: Victim, cod
         sandbox.wait_status(NAME, "exited");
     }
     match (scenario, victim) {
-        (Scenario::Restart, Victim::Supervisor) => {
-            sandbox.kill_supervisor();
-            Target::Gate(make_gate(sandbox))
-        }
+        // Its predecessor is killed last: any command would start another one.
+        (Scenario::Restart, Victim::Supervisor) => Target::Gate(make_gate(sandbox)),
         (Scenario::RunDetached | Scenario::RunForeground, Victim::Shim) => {
             sandbox.ok(&["shutdown"]);
             let gate = make_gate(sandbox);
@@ -230,12 +228,19 @@ pub(super) fn act(sandbox: &Sandbox, scenario: Scenario, victim: Victim, code: i
         Scenario::Remove => Some(sandbox.mysup(&["rm", NAME])),
         Scenario::RemoveRunning => Some(sandbox.mysup(&["rm", "-f", NAME])),
         Scenario::Restart if victim == Victim::Supervisor => {
+            sandbox.kill_supervisor();
             let mut started = start_at_gate(sandbox);
             let socket = sandbox.run_root().join(mysup_ipc::layout::SUPERVISOR_SOCKET);
             // The socket's name may be that of the killed one: what counts is that somebody answers.
             wait_until("the supervisor listens, or is dead", || {
                 !started.is_running() || std::os::unix::net::UnixStream::connect(&socket).is_ok()
             });
+            let listens = sandbox.supervisor_pid();
+            assert!(
+                !started.is_running() || listens == Some(started.pid()),
+                "{listens:?} listens, not the victim {}",
+                started.pid()
+            );
             supervisor = Some(started);
             Some(sandbox.mysup(&["ps"]))
         }
