@@ -236,12 +236,9 @@ pub(super) fn act(sandbox: &Sandbox, scenario: Scenario, victim: Victim, code: i
             wait_until("the supervisor listens, or is dead", || {
                 tracer.is_done() || std::os::unix::net::UnixStream::connect(&socket).is_ok()
             });
-            let listens = sandbox.supervisor_pid();
-            assert!(
-                tracer.is_done() || listens == Some(started.pid()),
-                "{listens:?} listens, not the victim {}",
-                started.pid()
-            );
+            wait_until("the victim is the supervisor, or dead", || {
+                tracer.is_done() || sandbox.supervisor_pid() == Some(started.pid())
+            });
             supervisor = Some(started);
             Some(sandbox.mysup(&["ps"]))
         }
