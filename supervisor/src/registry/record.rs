@@ -96,11 +96,16 @@ impl Record {
 
 /// Reads the record of a container's directory; the error says for people what is wrong with it.
 pub(crate) fn read(directory: &Path, id: &ContainerId) -> Result<Record, String> {
+    // Once more: there are errors of the moment, and nobody reads it again before the next start.
+    let record = parse(&load(directory).or_else(|_| load(directory))?)?;
+    if record.id == *id { Ok(record) } else { Err(format!("it is the record of {}", record.id)) }
+}
+
+fn load(directory: &Path) -> Result<Vec<u8>, String> {
     let file = File::open(path(directory)).map_err(|error| format!("open: {error}"))?;
     let mut bytes = Vec::new();
     file.take(BOUND).read_to_end(&mut bytes).map_err(|error| format!("read: {error}"))?;
-    let record = parse(&bytes)?;
-    if record.id == *id { Ok(record) } else { Err(format!("it is the record of {}", record.id)) }
+    Ok(bytes)
 }
 
 /// Where the record of a container's directory is, or should be.
