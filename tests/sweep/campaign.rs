@@ -99,8 +99,10 @@ fn reason_against(
     if from_its_start && at <= calls::before_main(&seen.calls) {
         return Some("before main");
     }
+    let call = *seen.calls.get(at - 1)?;
+    let starts = (scenario, victim) == (Scenario::Restart, Victim::Supervisor);
     // On what the call works is seen when it comes.
-    calls::reason_against(*seen.calls.get(at - 1)?, None, error)
+    calls::reason_against(call, None, error).or_else(|| calls::reason_at_start(call).filter(|_| starts))
 }
 
 fn shuffle(cells: &mut [Cell], seed: u64, name: &str) {
