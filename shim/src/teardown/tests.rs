@@ -268,14 +268,18 @@ fn one_layer_that_resists_does_not_keep_the_others() {
 }
 
 #[test]
-fn a_foreign_file_in_the_run_directory_keeps_only_the_directory() {
+fn a_foreign_directory_in_the_run_directory_keeps_itself_and_the_journal_only() {
     let laboratory = Laboratory::new("foreign");
     laboratory.play(&laboratory.journal(Lifetime::Record), true);
     let obstacle = laboratory.base.join("run/foreign");
-    fs::write(&obstacle, "bytes").expect("write");
+    fs::create_dir(&obstacle).expect("mkdir");
+    fs::write(obstacle.join("file"), "bytes").expect("write");
+    // A file may be one of a newer shim's, and goes.
+    fs::write(laboratory.base.join("run/file"), "bytes").expect("write");
     assert!(!undo(&mut laboratory.teardown()).0);
-    assert_eq!(laboratory.left(), names(&["run", "run/foreign", "state"]));
-    fs::remove_file(obstacle).expect("rm");
+    assert_eq!(laboratory.left(), names(&["run", "run/foreign", "run/foreign/file", "run/journal", "state"]));
+    fs::remove_file(obstacle.join("file")).expect("rm");
+    fs::remove_dir(obstacle).expect("rmdir");
     assert!(undo(&mut laboratory.teardown()).0);
     assert_eq!(laboratory.left(), names(&["state"]));
 }
