@@ -7,6 +7,7 @@ use crate::{
     error::WireError,
     exit::ExitStatus,
     id::{ContainerId, Digest},
+    images::{ImageRequest, ImageResponse},
 };
 
 crate::growing::growing!(ImageInfo, SupervisorInfo);
@@ -115,6 +116,8 @@ pub enum Request {
     /// Do what is done at a start while running: try again what was left, take in what came to the disk meanwhile, empty the
     /// trash. → `Done` when that is under way
     Heal,
+    /// About images. → `Image`, `Done` or `ImageAnswer`
+    Image(ImageRequest),
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,
@@ -153,6 +156,8 @@ pub enum Response {
     Removed(Vec<String>),
     /// The supervisor.
     Info(Box<SupervisorInfo>),
+    /// About images.
+    ImageAnswer(ImageResponse),
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,

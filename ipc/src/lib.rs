@@ -37,6 +37,7 @@ pub mod fds;
 pub mod frame;
 mod growing;
 pub mod id;
+pub mod images;
 pub mod init_status;
 pub mod layout;
 pub mod log;

@@ -34,8 +34,9 @@ macro_rules! named {
 }
 
 named!(Request: Info, Create, Run, Start, Stop, Restart, Kill, Wait, Remove, Rename, List, Inspect, Top, Import, Images,
-    RemoveImage, Shutdown, Heal; never Unknown);
-named!(Response: Done, Error, Created, Exited, Containers, Processes, Image, Images, Removed, Info; never Unknown);
+    RemoveImage, Shutdown, Heal, Image; never Unknown);
+named!(Response: Done, Error, Created, Exited, Containers, Processes, Image, Images, Removed, Info, ImageAnswer;
+    never Unknown);
 named!(ToShim: Plan, Teardown, Hello, Stop, Signal, Stdin, StdinEnd, Resize, RetryTeardown, Adopt, InitReaped;
     never Unknown);
 named!(FromShim: Created, Started, Failed, Output, LogGrew, Exited, Step, TornDown, Leftover, Report; never Unknown);

@@ -10,6 +10,7 @@ use mysup_ipc::{
     exit::{ExitReport, ExitStatus},
     frame::Frame,
     id::{ContainerId, Digest},
+    images::{ArchiveCompression, ArchiveFormat, HistoryLine, ImageDetails, ImageRequest, ImageResponse},
     plan::{
         AttachPlan, ContainerPlan, Lifetime, Limits, LogPlan, MountPlan, MountSource, Network, ProcessPlan,
         Rlimit, RootfsPlan, StopPlan, StorageDriver, TerminalSize,
@@ -254,7 +255,50 @@ fn requests() -> Vec<Request> {
         Request::Shutdown { containers: true },
         Request::Heal,
     ]);
+    all.extend(image_requests().map(Request::Image));
     all
+}
+
+fn image_requests() -> impl Iterator<Item = ImageRequest> {
+    let images = || texts(&["a", "b:c"]);
+    let save = |format, compression| ImageRequest::Save { images: images(), format, compression };
+    [
+        ImageRequest::Import {
+            name: Some(text("a:b")),
+            changes: texts(&["CMD x"]),
+            message: Some(text("m")),
+        },
+        ImageRequest::Load,
+        save(ArchiveFormat::Docker, ArchiveCompression::None),
+        save(ArchiveFormat::Oci, ArchiveCompression::Gzip),
+        save(ArchiveFormat::OciDirectory, ArchiveCompression::Zstd),
+        ImageRequest::Tag { image: text("a"), name: text("b") },
+        ImageRequest::List,
+        ImageRequest::Inspect { image: text("a") },
+        ImageRequest::History { image: text("a") },
+        ImageRequest::Prune { all: true },
+        ImageRequest::Verify { images: images() },
+    ]
+    .into_iter()
+}
+
+fn image_responses() -> impl Iterator<Item = ImageResponse> {
+    let details = ImageDetails {
+        info: image(),
+        labels: vec![(text("k"), text("v"))],
+        manifest: Some(digest()),
+        configuration: text("{}"),
+        directories: texts(&["/a"]),
+    };
+    let line = HistoryLine { created: Some(text("t")), created_by: text("b"), comment: text("c"), size: 53 };
+    [
+        ImageResponse::Loaded(vec![(digest(), texts(&["a:b"]))]),
+        ImageResponse::Images(vec![details]),
+        ImageResponse::History(vec![line]),
+        ImageResponse::Pruned(texts(&["Deleted: a"]), 54),
+        ImageResponse::Verified(vec![(image(), texts(&["why"]))]),
+    ]
+    .into_iter()
 }
 
 fn responses() -> Vec<Response> {
@@ -282,6 +326,7 @@ fn responses() -> Vec<Response> {
             images: 4,
         })),
     ]);
+    all.extend(image_responses().map(Response::ImageAnswer));
     all
 }
 

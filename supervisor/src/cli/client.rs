@@ -16,6 +16,7 @@ use mysup_ipc::{
     blocking::{Connection, ConnectionError, Received},
     container::ContainerInfo,
     error::{ErrorCode, WireError},
+    images::ImageRequest,
     layout,
 };
 use nix::{fcntl::OFlag, unistd};
@@ -268,7 +269,13 @@ fn may_be_repeated(request: &Request) -> bool {
         | Request::Top { .. }
         | Request::Stop { .. }
         | Request::Images
-        | Request::Heal => true,
+        | Request::Heal
+        | Request::Image(
+            ImageRequest::List
+            | ImageRequest::Inspect { .. }
+            | ImageRequest::History { .. }
+            | ImageRequest::Tag { .. },
+        ) => true,
         Request::Create(_)
         | Request::Run { .. }
         | Request::Start { .. }
@@ -278,6 +285,13 @@ fn may_be_repeated(request: &Request) -> bool {
         | Request::Rename { .. }
         | Request::Import { .. }
         | Request::RemoveImage { .. }
+        | Request::Image(
+            ImageRequest::Import { .. }
+            | ImageRequest::Load
+            | ImageRequest::Save { .. }
+            | ImageRequest::Prune { .. }
+            | ImageRequest::Verify { .. },
+        )
         | Request::Shutdown { .. }
         | Request::Unknown => false,
     }

@@ -89,6 +89,11 @@ pub(crate) fn run(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, F
         | Verb::Import(_)
         | Verb::Images(_)
         | Verb::Rmi(_)
+        | Verb::Load(_)
+        | Verb::Save(_)
+        | Verb::Tag(_)
+        | Verb::History(_)
+        | Verb::Image(_)
         | Verb::Info(_)
         | Verb::Version(_)
         | Verb::Doctor(_)
@@ -133,6 +138,11 @@ fn dispatch(line: &CommandLine) -> Result<Outcome, CliError> {
         Verb::Import(args) => images::import(instance, args)?,
         Verb::Images(args) => images::images(instance, args)?,
         Verb::Rmi(args) => images::remove(instance, args)?,
+        Verb::Load(args) => images::load(instance, args)?,
+        Verb::Save(args) => images::save(instance, args)?,
+        Verb::Tag(args) => images::tag(instance, args)?,
+        Verb::History(args) => images::history(instance, args)?,
+        Verb::Image(args) => images::image(instance, args)?,
         Verb::Info(args) => system::info(instance, args)?,
         Verb::Version(args) => system::version(instance, args)?,
         Verb::Doctor(args) => doctor::doctor(instance, args)?,

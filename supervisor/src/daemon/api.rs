@@ -6,10 +6,11 @@ use mysup_ipc::{
     api::{Request, Response},
     error::{ErrorCode, WireError},
     exit::ExitReport,
+    images::ImageRequest,
 };
 
 use super::{
-    info,
+    image_requests, info,
     operations::{Client, Launch, Operations, Prepared, Removal},
     processes,
     shutdown::Shutdown,
@@ -98,9 +99,8 @@ impl Api {
             }
             Request::Top { container } => self.top(&container).await,
             Request::Import { name } => {
-                let missing = || WireError::new(ErrorCode::Invalid, "the archive's descriptor is missing");
-                let archive = descriptors.pop_front().ok_or_else(missing)?;
-                operations.images.import(archive, name).await.map(Response::Image)
+                let plain = ImageRequest::Import { name, changes: Vec::new(), message: None };
+                image_requests::answer(&operations, plain, descriptors.pop_front()).await
             }
             Request::Images => Ok(Response::Images(operations.images.list())),
             Request::RemoveImage { image, force } => {
@@ -117,6 +117,9 @@ impl Api {
                     tracing::warn!(error = %error.message, "cannot stop all containers, continuing");
                 }
                 Ok(Response::Done)
+            }
+            Request::Image(request) => {
+                image_requests::answer(&operations, request, descriptors.pop_front()).await
             }
         }
     }
@@ -141,7 +144,7 @@ impl Api {
 }
 
 /// Runs an operation to its end, even if nobody waits for it any more.
-async fn finished<T: Send + 'static>(
+pub(super) async fn finished<T: Send + 'static>(
     operation: impl Future<Output = Result<T, WireError>> + Send + 'static,
 ) -> Result<T, WireError> {
     match tokio::spawn(operation).await {

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore};
 
 use crate::{
     error::system_failure,
-    images::{Cancel, Image, ImageConfig, ImageError, Store},
+    images::{Cancel, Change, Image, ImageConfig, ImageError, Pruned, Store},
     registry::Handle,
     shim_link::sweep::Sweeper,
 };
@@ -121,11 +121,57 @@ impl Images {
         &self,
         archive: OwnedFd,
         name: Option<String>,
+        change: Change,
     ) -> Result<ImageInfo, WireError> {
-        let image = self
-            .unpack(archive, move |store, archive, cancel| store.import(archive, name.as_deref(), cancel))
-            .await?;
-        Ok(image.info())
+        let import = move |store: &Store, archive, cancel: &Cancel| {
+            store.import(archive, name.as_deref(), &change, cancel)
+        };
+        Ok(self.unpack(archive, import).await?.info())
+    }
+
+    /// Does something long with the store, when it is its turn; dropping this future cancels it.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store, &Cancel) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, WireError> {
+        // Never closed.
+        let slot = Arc::clone(&self.imports).acquire_owned().await;
+        let cancel = Cancel::new().map_err(|error| system_failure("cannot begin", &error))?;
+        let _cancel_on_hangup = CancelOnDrop(cancel.clone());
+        let (store, sweeper) = (self.store.clone(), self.sweeper.clone());
+        let job = move || {
+            let _slot = slot;
+            let done = work(&store, &cancel).map_err(|error| error.to_wire());
+            // What was refused, cancelled or known already was unpacked into nothing.
+            sweeper.wake();
+            done
+        };
+        tokio::task::spawn_blocking(job).await.map_err(|panic| system_failure("cannot go on", &panic))?
+    }
+
+    /// Reads records, or writes one.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Store) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, WireError> {
+        let store = self.store.clone();
+        let job = move || look(&store).map_err(|error| error.to_wire());
+        tokio::task::spawn_blocking(job).await.map_err(|panic| system_failure("cannot look", &panic))?
+    }
+
+    /// Removes images that no container uses.
+    pub(super) async fn prune(&self, all: bool, registry: &Handle) -> Result<Pruned, WireError> {
+        let gate = Arc::clone(&self.gate).write_owned().await;
+        let users: Vec<Digest> =
+            registry.image_users().await?.into_iter().map(|(image, _, _)| image).collect();
+        let (store, sweeper) = (self.store.clone(), self.sweeper.clone());
+        let job = move || {
+            let _gate = gate;
+            let pruned = store.prune(all, &users).map_err(|error| error.to_wire());
+            sweeper.wake();
+            pruned
+        };
+        tokio::task::spawn_blocking(job).await.map_err(|panic| system_failure("cannot remove", &panic))?
     }
 
     async fn unpack(
@@ -133,19 +179,7 @@ impl Images {
         archive: OwnedFd,
         work: impl FnOnce(&Store, OwnedFd, &Cancel) -> Result<Image, ImageError> + Send + 'static,
     ) -> Result<Image, WireError> {
-        // Never closed.
-        let slot = Arc::clone(&self.imports).acquire_owned().await;
-        let cancel = Cancel::new().map_err(|error| system_failure("cannot import", &error))?;
-        let _cancel_on_hangup = CancelOnDrop(cancel.clone());
-        let (store, sweeper) = (self.store.clone(), self.sweeper.clone());
-        let job = move || {
-            let _slot = slot;
-            let imported = work(&store, archive, &cancel).map_err(|error| error.to_wire());
-            // What was refused, cancelled or known already was unpacked into nothing.
-            sweeper.wake();
-            imported
-        };
-        tokio::task::spawn_blocking(job).await.map_err(|panic| system_failure("cannot import", &panic))?
+        self.work(move |store, cancel| work(store, archive, cancel)).await
     }
 
     /// Removes a name, and the image with the last one.

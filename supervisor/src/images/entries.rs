@@ -109,10 +109,20 @@ impl Name {
     }
 }
 
+/// How it is known that an archive is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// By its end mark.
+    Mark,
+    /// By its digest, which is known: then the mark may be missing, as some tools leave it out.
+    Digest,
+}
+
 /// Reads entry after entry.
 #[derive(Debug)]
 pub(super) struct Entries<'l> {
     limits: &'l Limits,
+    end: End,
     globals: Records,
     /// Entries so far, global headers included.
     count: u64,
@@ -134,8 +144,8 @@ impl Extensions {
 }
 
 impl<'l> Entries<'l> {
-    pub(super) fn new(limits: &'l Limits) -> Self {
-        Self { limits, globals: Records::default(), count: 0, attribute_bytes: 0 }
+    pub(super) fn new(limits: &'l Limits, end: End) -> Self {
+        Self { limits, end, globals: Records::default(), count: 0, attribute_bytes: 0 }
     }
 
     /// The next entry; its data is next on the tape. `None` at the end mark.
@@ -148,6 +158,7 @@ impl<'l> Entries<'l> {
             let offset = tape.position();
             let block = match tape.block() {
                 Ok(Some(block)) => block,
+                Ok(None) if self.end == End::Digest && !extensions.any() => return Ok(None),
                 Ok(None) => return Err(tape.cut()),
                 Err(ImageError::Archive(ArchiveFault::Cut { .. })) if offset == 0 => {
                     return Err(ArchiveFault::NotTar.into());

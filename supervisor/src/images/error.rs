@@ -2,7 +2,10 @@
 
 use std::{error::Error, fmt::Write, io};
 
-use mysup_ipc::error::{ErrorCode, WireError};
+use mysup_ipc::{
+    error::{ErrorCode, WireError},
+    id::Digest,
+};
 
 /// Why something could not be done with an image.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,31 @@ pub(crate) enum ImageError {
     /// The one who asked for the import has left.
     #[error("the import was cancelled")]
     Cancelled,
+    /// Something is wrong with one layer of an image.
+    #[error("layer {layer}")]
+    Layer {
+        /// Its digest.
+        layer: Digest,
+        /// What.
+        #[source]
+        fault: Box<ImageError>,
+    },
+    /// The archive or directory of images is not what can be loaded.
+    #[error("cannot load {subject}: {fault}")]
+    Bundle {
+        /// A file in it, quoted, or what it is about.
+        subject: String,
+        /// What is wrong.
+        fault: BundleFault,
+    },
+    /// What was typed after `--change`.
+    #[error("invalid change \"{change}\": {reason}")]
+    Change {
+        /// As typed.
+        change: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The archive is not what can be imported.
     #[error(transparent)]
     Archive(#[from] ArchiveFault),
@@ -115,6 +143,79 @@ pub(crate) enum NameFault {
     /// It would be taken for the id of an image.
     #[error("64 hexadecimal digits are an id")]
     Digits,
+}
+
+/// What is wrong with an archive or a directory of images.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BundleFault {
+    /// Nothing that is known.
+    #[error(
+        "there is neither manifest.json nor index.json nor repositories in it (docker archive, OCI archive or directory)"
+    )]
+    Unknown,
+    /// A file that others speak of.
+    #[error("it is missing")]
+    Missing,
+    /// Two files of one name: readers disagree about which one counts.
+    #[error("it is there twice")]
+    Twice,
+    /// Not a regular file.
+    #[error("it is no regular file")]
+    NoFile,
+    /// A link that leads nowhere.
+    #[error("it is a link to nothing in the archive")]
+    Link,
+    /// More than is read into memory.
+    #[error("it has more than {0} bytes, which is the limit")]
+    Long(u64),
+    /// More files than there may be.
+    #[error("it has more than {0} files, which is the limit")]
+    ManyFiles(usize),
+    /// Other bytes than were announced.
+    #[error("its digest is {found}, expected was {expected}")]
+    Digest {
+        /// What was announced.
+        expected: Digest,
+        /// What is there.
+        found: Digest,
+    },
+    /// Another length than was announced.
+    #[error("it has {found} bytes, expected were {expected}")]
+    Size {
+        /// What was announced.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// A digest that is none of sha256.
+    #[error("\"{0}\" is not a digest that is known: sha256: and 64 lower-case hexadecimal digits")]
+    UnknownDigest(String),
+    /// No JSON, or another form.
+    #[error("it has another form: {0}")]
+    Form(String),
+    /// A document that is two things to two readers.
+    #[error("it is ambiguous: {0}")]
+    Ambiguous(&'static str),
+    /// A media type that is not known.
+    #[error("its media type {0} is not known")]
+    MediaType(String),
+    /// An image of another operating system.
+    #[error("it is an image for {0}, and linux is expected")]
+    System(String),
+    /// None for this machine.
+    #[error("there is no image for {0} in it")]
+    Platform(String),
+    /// Numbers of layers that differ.
+    #[error("it has {layers} layers, and its configuration names {diff_ids}")]
+    Layers {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// More layers than can be joined.
+    #[error("it has more than {0} layers, which is the limit")]
+    ManyLayers(usize),
 }
 
 /// What is wrong with an archive.
@@ -178,6 +279,14 @@ pub(crate) enum ArchiveFault {
     TooLong {
         /// The limit.
         limit: u64,
+    },
+    /// Other bytes than were announced.
+    #[error("its digest is {found}, expected was {expected}")]
+    Digest {
+        /// What was announced.
+        expected: Digest,
+        /// What came.
+        found: Digest,
     },
     /// A decompression bomb.
     #[error(
@@ -271,7 +380,11 @@ impl ImageError {
     /// As it is sent to the one who asked: the whole chain in one line.
     pub(crate) fn to_wire(&self) -> WireError {
         let code = match self {
-            ImageError::Name { .. } | ImageError::Archive(_) => ErrorCode::Invalid,
+            ImageError::Name { .. }
+            | ImageError::Archive(_)
+            | ImageError::Bundle { .. }
+            | ImageError::Change { .. } => ErrorCode::Invalid,
+            ImageError::Layer { fault, .. } => fault.to_wire().code,
             ImageError::NotFound { .. } => ErrorCode::NotFound,
             ImageError::Ambiguous { .. } => ErrorCode::Ambiguous,
             ImageError::NameInUse { .. }

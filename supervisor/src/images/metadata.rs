@@ -78,7 +78,7 @@ pub(super) fn apply_to_link(place: Place<'_>, entry: &Entry) -> Result<(), Image
     rustix::fs::chownat(place.directory, place.name, owner(entry), group(entry), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(fault("set owner of"))?;
     set_attributes_unfollowed(place, entry)?;
-    set_times_unfollowed(place, entry)
+    set_times(place, entry)
 }
 
 /// Everything on a FIFO or device, which must not be opened: that would wait, or wake a driver.
@@ -102,7 +102,7 @@ pub(super) fn apply_to_node(place: Place<'_>, entry: &Entry) -> Result<(), Image
     )
     .map_err(fault("set mode of"))?;
     set_attributes_unfollowed(place, entry)?;
-    set_times_unfollowed(place, entry)
+    set_times(place, entry)
 }
 
 /// There is no setxattrat(2) before Linux 6.13: the directory is named by its descriptor, and the last component is
@@ -118,7 +118,11 @@ fn set_attributes_unfollowed(place: Place<'_>, entry: &Entry) -> Result<(), Imag
     Ok(())
 }
 
-fn set_times_unfollowed(place: Place<'_>, entry: &Entry) -> Result<(), ImageError> {
+/// The times of what is never followed.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) fn set_times(place: Place<'_>, entry: &Entry) -> Result<(), ImageError> {
     rustix::fs::utimensat(place.directory, place.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| failed("set times of", &entry.name, errno))
 }

@@ -2,35 +2,51 @@
 //!
 //! ```text
 //! ROOT/images/<id>.json      one image: its configuration, names, size            (record.rs)
-//! ROOT/layers/<digest>/      one unpacked layer, named by the sha256 of its tar    (layers.rs)
+//! ROOT/layers/<chain id>/    one unpacked layer, and what else its tar had in it   (layers.rs, recording.rs)
 //! ROOT/layers/import-<hex>/  an import under way, or one that was interrupted
 //! ROOT/trash/                what nobody needs any more is renamed here; the sweeper of the shim deletes it
 //! ```
 //!
-//! An import is a line of three threads: read and decompress (source.rs), hash, unpack (pipeline.rs). Between them
-//! go a few buffers that are used again and again. The archive is a stranger's: entries.rs reads it, tree.rs and
-//! unpack.rs make the files, on directory descriptors, and nothing in it can reach out of its own directory.
+//! In: bundle.rs finds the files of an archive or directory of images, docker_archive.rs and oci_layout.rs the images in
+//! it (incoming.rs). A layer goes through a line of three threads: read and decompress (source.rs), hash, unpack
+//! (pipeline.rs), several layers at once. Between them go a few buffers that are used again and again (memory.rs). The
+//! tar is a stranger's: entries.rs reads it, tree.rs and unpack.rs make the files, on directory descriptors, and
+//! nothing in it can reach out of its own directory. Out: replay.rs reads the tar of a layer again, target.rs writes.
 //!
 //! Never here: the removal of a tree (a rename into the trash is all), policy taken from an image, a layer that is
 //! listed before it is on the disk.
 
+mod bundle;
 mod cancel;
+mod census;
+mod chain;
+mod change;
 mod config;
+mod docker_archive;
 mod entries;
 mod error;
 mod fields;
+mod incoming;
+mod layer_record;
 mod layers;
 mod limits;
+mod marks;
+mod memory;
 mod metadata;
+mod oci_layout;
+mod outlet;
 mod pax;
 mod pipeline;
 mod record;
+mod recording;
 mod reference;
 mod removal;
+mod replay;
 mod source;
 mod sparse;
 mod store;
 mod tape;
+mod target;
 mod tree;
 mod unpack;
 
@@ -38,6 +54,9 @@ mod unpack;
 mod tests;
 
 pub(crate) use cancel::Cancel;
+pub(crate) use chain::chain_ids;
+pub(crate) use change::Change;
 pub(crate) use config::{Image, ImageConfig};
 pub(crate) use error::ImageError;
-pub(crate) use store::Store;
+pub(crate) use store::{Details, Format, HistoryLine, Pruned, Store};
+pub(crate) use target::Compression;

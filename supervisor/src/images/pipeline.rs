@@ -1,8 +1,7 @@
 //! Three threads in a line: read and decompress, hash, and the caller's own, which unpacks.
 //!
 //! Each costs about as much as the other two, so two processors are kept busy. Between them go `BUFFERS` buffers in
-//! a circle: that is all the memory an import takes, besides the decompressor's own (zstd: up to 128 MiB where the
-//! archive was made with such a window; the default is 8 MiB at most).
+//! a circle: that is all the memory a layer takes, besides the decompressor's own (memory.rs).
 
 use std::{
     sync::mpsc::{Receiver, SyncSender, sync_channel},
@@ -16,6 +15,7 @@ use super::{
     cancel::Cancel,
     error::{ArchiveFault, ImageError},
     limits::Limits,
+    memory::{Share, Window},
     source::{Archive, Uncompressed},
     tape::Tape,
 };
@@ -23,7 +23,7 @@ use super::{
 /// Bytes of a buffer: a multiple of tar's 512, small enough that it stays in a processor's cache on its way.
 pub(super) const BUFFER: usize = 128 << 10;
 /// Buffers in the circle.
-const BUFFERS: usize = 32;
+const BUFFERS: usize = 16;
 
 /// A full buffer, or why there is none.
 pub(super) type Chunk = Result<Vec<u8>, ImageError>;
@@ -37,8 +37,10 @@ pub(super) fn run<T>(
     archive: &Archive,
     cancel: &Cancel,
     limits: &Limits,
+    window: Window,
     consume: impl FnOnce(&mut Tape) -> Result<T, ImageError>,
 ) -> Result<(T, Digest), ImageError> {
+    let Some(_share) = Share::take(window, cancel) else { return Err(ImageError::Cancelled) };
     let thread_failed = |source| ImageError::system("start a thread", "for the import", source);
     // Thrown when the unpacking has ended early: the reader may be waiting for a pipe.
     let stop =
@@ -56,7 +58,7 @@ pub(super) fn run<T>(
         thread::Builder::new()
             .name("import-read".to_owned())
             .spawn_scoped(scope, move || {
-                if let Err(error) = read_all(archive, cancel, stop, limits, &free, &read) {
+                if let Err(error) = read_all(archive, (cancel, stop), (limits, window), &free, &read) {
                     // Nobody listens any more: then there is an earlier error.
                     let _ = read.send(Err(error));
                 }
@@ -93,13 +95,12 @@ impl Drop for StopAtEnd<'_> {
 /// The first thread. Ends when the archive does, or when the others have.
 fn read_all(
     archive: &Archive,
-    cancel: &Cancel,
-    stop: &Cancel,
-    limits: &Limits,
+    (cancel, stop): (&Cancel, &Cancel),
+    (limits, window): (&Limits, Window),
     free: &Receiver<Vec<u8>>,
     read: &SyncSender<Chunk>,
 ) -> Result<(), ImageError> {
-    let mut bytes = archive.open(cancel, stop)?;
+    let mut bytes = archive.open(cancel, stop, window)?;
     let mut total = 0_u64;
     while let Ok(mut buffer) = free.recv() {
         buffer.resize(BUFFER, 0);
@@ -107,6 +108,9 @@ fn read_all(
         total += count as u64;
         check(total, &bytes, limits)?;
         buffer.truncate(count);
+        if count == 0 {
+            bytes.verify()?;
+        }
         if count == 0 || read.send(Ok(buffer)).is_err() {
             break;
         }

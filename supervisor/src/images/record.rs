@@ -18,7 +18,7 @@ use mysup_ipc::{
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::config::{Configuration, Image, digest_of};
+use super::config::{ConfigFault, Configuration, Image, digest_of};
 
 const SUFFIX: &str = ".json";
 const BEFORE_CHECKSUM: &str = "{\"checksum\":\"";
@@ -45,6 +45,9 @@ pub(super) struct Record {
     pub(super) removed: bool,
     /// An OCI image configuration, as text, since its digest is that of its bytes.
     pub(super) configuration: String,
+    /// Digest of the manifest it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) manifest: Option<Digest>,
 }
 
 /// A name of an image.
@@ -65,30 +68,38 @@ pub(super) enum RecordFault {
     Checksum,
     #[error("it has another form")]
     Form(#[from] serde_json::Error),
+    #[error("its configuration is none")]
+    Configuration(#[from] ConfigFault),
     #[error("it is not the record of this id")]
     Id,
 }
 
 impl Record {
-    /// A new image with one layer and no name.
-    pub(super) fn of_import(layer: Digest, created_at: u64, size: u64, archive_size: Option<u64>) -> Self {
-        let configuration = serde_json::to_string(&Configuration::of_import(layer))
-            .expect("a struct of strings has a JSON form");
-        let id = digest_of(configuration.as_bytes());
-        Self { id, names: Vec::new(), created_at, size, archive_size, removed: false, configuration }
+    /// A new image without a name.
+    pub(super) fn new(configuration: String, created_at: u64, size: u64) -> Self {
+        Self {
+            id: digest_of(configuration.as_bytes()),
+            names: Vec::new(),
+            created_at,
+            size,
+            archive_size: None,
+            removed: false,
+            configuration,
+            manifest: None,
+        }
     }
 
     /// The image it describes.
     ///
     /// # Errors
     /// If its configuration is none.
-    pub(super) fn image(&self) -> Result<Image, serde_json::Error> {
-        let configuration: Configuration = serde_json::from_str(&self.configuration)?;
+    pub(super) fn image(&self) -> Result<Image, ConfigFault> {
+        let configuration = Configuration::parse(&self.configuration)?;
         Ok(Image {
             id: self.id.clone(),
             names: self.names.iter().map(|given| given.name.clone()).collect(),
             config: configuration.config,
-            layers: configuration.rootfs.diff_ids,
+            layers: configuration.diff_ids,
             created_at: self.created_at,
             size: self.size,
         })
@@ -186,6 +197,19 @@ pub(super) fn names_in(directory: impl AsFd) -> io::Result<BTreeSet<String>> {
             Ok(name) => {
                 names.insert(name.to_owned());
             }
+        }
+    }
+    Ok(names)
+}
+
+/// The names in a directory, any bytes, in no order.
+pub(super) fn names_of(directory: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        let entry = entry?;
+        match entry.file_name().to_bytes() {
+            b"." | b".." => {}
+            name => names.push(name.to_vec()),
         }
     }
     Ok(names)

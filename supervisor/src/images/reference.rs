@@ -34,7 +34,33 @@ pub(super) fn parse(name: &str) -> Result<String, ImageError> {
     if !is_tag(tag) {
         return Err(fault(NameFault::Tag));
     }
-    Ok(format!("{repository}:{tag}"))
+    Ok(format!("{}:{tag}", familiar(repository)))
+}
+
+/// docker leaves out its own registry, and the directory of its official images in it.
+fn familiar(repository: &str) -> &str {
+    let hosts = ["docker.io/", "index.docker.io/", "registry-1.docker.io/"];
+    let own = hosts.iter().find_map(|host| repository.strip_prefix(host)).filter(|rest| !rest.is_empty());
+    match own {
+        // What is left could be taken for a host.
+        Some(rest) if rest.split_once('/').is_some_and(|(first, _)| is_host(first)) => repository,
+        Some(rest) => rest.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(rest),
+        None => repository,
+    }
+}
+
+/// The name with the registry and directory that docker leaves out, as other tools want it.
+pub(super) fn with_host(name: &str) -> String {
+    match name.split_once('/') {
+        None => format!("docker.io/library/{name}"),
+        Some((first, _)) if is_host(first) => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+    }
+}
+
+/// Whether a tag was typed.
+pub(super) fn has_tag(name: &str) -> bool {
+    split(name).1.is_some()
 }
 
 /// Repository and tag; a colon before a slash is a host's port.
@@ -82,6 +108,23 @@ fn is_tag(tag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dockers_own_registry_is_left_out_and_put_back() {
+        for (typed, name, whole) in [
+            ("docker.io/library/bb", "bb:latest", "docker.io/library/bb:latest"),
+            ("docker.io/me/bb:1", "me/bb:1", "docker.io/me/bb:1"),
+            ("docker.io/library/a/b", "library/a/b:latest", "docker.io/library/a/b:latest"),
+            ("docker.io/bb", "bb:latest", "docker.io/library/bb:latest"),
+            ("localhost/bb", "localhost/bb:latest", "localhost/bb:latest"),
+            ("quay.io:443/a/b:c", "quay.io:443/a/b:c", "quay.io:443/a/b:c"),
+            ("docker.io/quay.io/x", "docker.io/quay.io/x:latest", "docker.io/quay.io/x:latest"),
+        ] {
+            assert_eq!(parse(typed).expect(typed), name);
+            assert_eq!(with_host(name), whole);
+        }
+        assert!(has_tag("a:1") && !has_tag("host:5/a"));
+    }
 
     #[test]
     fn names_follow_docker() {

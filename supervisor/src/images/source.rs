@@ -10,17 +10,20 @@ use std::{
         unix::fs::{FileExt, FileTypeExt, MetadataExt},
     },
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use flate2::bufread::GzDecoder;
+use mysup_ipc::id::Digest;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     cancel::Cancel,
     error::{ArchiveFault, ImageError},
+    memory::Window,
 };
 
 /// Bytes read ahead of a decompressor. Less than a buffer of the pipeline, so that a plain archive is read right into
@@ -36,6 +39,10 @@ pub(super) struct Archive {
     file: File,
     /// Offset at which the archive begins, of a file that can be read twice.
     begin: Option<u64>,
+    /// Offset at which it ends, if it is a part of a file.
+    end: Option<u64>,
+    /// What its bytes, compressed as they are, must be.
+    expected: Option<Digest>,
 }
 
 /// What a file was when it was looked at. Two equal marks, some time apart, are the same bytes.
@@ -76,7 +83,34 @@ impl Archive {
             true => Some(rustix::fs::tell(&file).map_err(|errno| look(errno.into()))?),
             false => None,
         };
-        Ok(Self { file, begin })
+        Ok(Self { file, begin, end: None, expected: None })
+    }
+
+    /// A part of a regular file.
+    pub(super) fn part(file: File, begin: u64, length: u64, expected: Option<Digest>) -> Self {
+        Self { file, begin: Some(begin), end: Some(begin.saturating_add(length)), expected }
+    }
+
+    /// Bytes of a file or a part of one, as they are.
+    pub(super) fn length(&self) -> Option<u64> {
+        let begin = self.begin?;
+        let end = self.end.or_else(|| self.file.metadata().ok().map(|data| data.len()))?;
+        Some(end.saturating_sub(begin))
+    }
+
+    /// The file with the offsets of begin and end, if it can be read at any place and is not compressed.
+    ///
+    /// # Errors
+    /// If it is empty or compressed with something unknown, or cannot be read.
+    pub(super) fn plain_file(&self) -> Result<Option<(File, u64, u64)>, ImageError> {
+        let (Some(begin), Some(length)) = (self.begin, self.length()) else { return Ok(None) };
+        let failed = |source| ImageError::system("read", "the archive", source);
+        let mut head = [0; MARK];
+        let count = self.file.read_at(&mut head, begin).map_err(failed)?;
+        match Format::of(head.get(..count).unwrap_or_default())? {
+            Format::Plain => Ok(Some((self.file.try_clone().map_err(failed)?, begin, begin + length))),
+            Format::Gzip | Format::Zstd => Ok(None),
+        }
     }
 
     /// The mark of a file; pipes have none.
@@ -105,9 +139,18 @@ impl Archive {
         &'a self,
         cancel: &'a Cancel,
         stop: &'a Cancel,
+        window: Window,
     ) -> Result<Uncompressed<'a>, ImageError> {
         let taken = Arc::new(AtomicU64::new(0));
-        let mut raw = Raw { archive: self, position: self.begin, cancel, stop, taken: Arc::clone(&taken) };
+        let hasher = self.expected.is_some().then(|| Arc::new(Mutex::new(Sha256::new())));
+        let mut raw = Raw {
+            archive: self,
+            position: self.begin,
+            cancel,
+            stop,
+            taken: Arc::clone(&taken),
+            hasher: hasher.clone(),
+        };
         let mut head = Vec::with_capacity(MARK);
         let failed = |source| match cancel.is_cancelled() {
             true => ImageError::Cancelled,
@@ -121,10 +164,11 @@ impl Archive {
             Format::Gzip => Decoder::Gzip(Members::Within(Box::new(GzDecoder::new(bytes)))),
             Format::Zstd => Decoder::Zstd(
                 zstd::stream::read::Decoder::with_buffer(bytes)
+                    .and_then(|mut decoder| decoder.window_log_max(window.log()).map(|()| decoder))
                     .map_err(|source| ArchiveFault::Compression { format: "zstd", source })?,
             ),
         };
-        Ok(Uncompressed { format, decoder, taken })
+        Ok(Uncompressed { format, decoder, taken, hasher, expected: self.expected.clone() })
     }
 }
 
@@ -162,6 +206,7 @@ struct Raw<'a> {
     cancel: &'a Cancel,
     stop: &'a Cancel,
     taken: Arc<AtomicU64>,
+    hasher: Option<Arc<Mutex<Sha256>>>,
 }
 
 impl Read for Raw<'_> {
@@ -171,7 +216,10 @@ impl Read for Raw<'_> {
         }
         let count = match &mut self.position {
             Some(position) => {
-                let count = self.archive.file.read_at(buffer, *position)?;
+                let left = self.archive.end.map_or(u64::MAX, |end| end.saturating_sub(*position));
+                let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                let count =
+                    self.archive.file.read_at(buffer.get_mut(..room).unwrap_or_default(), *position)?;
                 *position += count as u64;
                 count
             }
@@ -181,6 +229,10 @@ impl Read for Raw<'_> {
             }
         };
         self.taken.fetch_add(count as u64, Ordering::Relaxed);
+        if let Some(hasher) = &self.hasher {
+            let bytes = buffer.get(..count).unwrap_or_default();
+            hasher.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
+        }
         Ok(count)
     }
 }
@@ -209,6 +261,8 @@ pub(super) struct Uncompressed<'a> {
     format: Format,
     decoder: Decoder<'a>,
     taken: Arc<AtomicU64>,
+    hasher: Option<Arc<Mutex<Sha256>>>,
+    expected: Option<Digest>,
 }
 
 enum Decoder<'a> {
@@ -223,6 +277,20 @@ impl Uncompressed<'_> {
         match self.format {
             Format::Plain => None,
             Format::Gzip | Format::Zstd => Some(self.taken.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// After the last byte: whether the compressed bytes were those that were announced.
+    ///
+    /// # Errors
+    /// If they have another digest.
+    pub(super) fn verify(&self) -> Result<(), ImageError> {
+        let (Some(expected), Some(hasher)) = (&self.expected, &self.hasher) else { return Ok(()) };
+        let hasher = hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = Digest::from_sha256(hasher.finalize().into());
+        match found == *expected {
+            true => Ok(()),
+            false => Err(ArchiveFault::Digest { expected: expected.clone(), found }.into()),
         }
     }
 

@@ -15,7 +15,7 @@
 //!
 //! Never: a removal of more than one file or one empty directory.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps},
@@ -25,6 +25,7 @@ use rustix::{
 use super::{
     entries::Name,
     error::{ImageError, Refusal},
+    marks,
 };
 
 /// How often a resolution is tried again that the kernel gave up because something on the host was renamed while it
@@ -52,6 +53,8 @@ pub(super) struct Tree<'r> {
 #[derive(Debug)]
 struct Directory {
     name: Vec<u8>,
+    /// Without links: other than `name` only where that leads through some.
+    path: Vec<u8>,
     descriptor: OwnedFd,
     times: Timestamps,
 }
@@ -85,15 +88,25 @@ impl<'r> Tree<'r> {
         if self.last.as_ref().is_none_or(|last| last.name != name.parent()) {
             self.leave()?;
             let descriptor = match self.resolve(name.parent()) {
-                Err(Errno::NOENT) => self.make_parents(name)?,
+                Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(name)?,
                 result => result.map_err(|errno| cannot_enter(name, name.parent(), errno))?,
             };
-            let times =
-                times_of(&descriptor).map_err(|errno| failed("look at the directory of", name, errno))?;
-            self.last = Some(Directory { name: name.parent().to_vec(), descriptor, times });
+            let look = |errno| failed("look at the directory of", name, errno);
+            let times = times_of(&descriptor).map_err(look)?;
+            let path = self.path_of(&descriptor, name.parent()).map_err(look)?;
+            self.last = Some(Directory { name: name.parent().to_vec(), path, descriptor, times });
         }
         let directory = self.last.as_ref().map_or(self.root, |last| last.descriptor.as_fd());
         Ok(Place { directory, name: name.last() })
+    }
+
+    /// The path of a name that was just placed, without links on the way: directories never move, so it stays right
+    /// for as long as the file is there.
+    pub(super) fn path_without_links(&self, name: &Name) -> Vec<u8> {
+        match self.last.as_ref().map(|last| last.path.as_slice()).unwrap_or_default() {
+            b"" => name.last().to_vec(),
+            path => [path, b"/", name.last()].concat(),
+        }
     }
 
     /// The directory of a hard link's target, if there is one.
@@ -140,6 +153,26 @@ impl<'r> Tree<'r> {
         rustix::fs::openat2(self.root, path, DIRECTORY, Mode::empty(), INSIDE)
     }
 
+    /// Where a directory is. Nearly always by the name that led to it; the kernel tells where links led to.
+    fn path_of(&self, directory: &OwnedFd, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let plain = INSIDE.union(ResolveFlags::NO_SYMLINKS);
+        let path = if name.is_empty() { b"." } else { name };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat2(self.root, path, flags, Mode::empty(), plain) {
+            Ok(_) => return Ok(name.to_vec()),
+            Err(Errno::LOOP | Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let absolute = |descriptor: BorrowedFd<'_>| {
+            let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+            rustix::fs::readlink(link, Vec::new()).map(std::ffi::CString::into_bytes)
+        };
+        let root = absolute(self.root)?;
+        let whole = absolute(directory.as_fd())?;
+        let below = whole.strip_prefix(root.as_slice()).ok_or(Errno::XDEV)?;
+        Ok(below.strip_prefix(b"/").unwrap_or(below).to_vec())
+    }
+
     /// Walks down and makes what is missing.
     fn make_parents(&mut self, name: &Name) -> Result<OwnedFd, ImageError> {
         let path = name.parent();
@@ -149,12 +182,33 @@ impl<'r> Tree<'r> {
             let (prefix, _) = path.split_at(end);
             let next = match self.resolve(prefix) {
                 Err(Errno::NOENT) => self.make_parent(name, prefix, above.as_ref())?,
+                Err(Errno::NOTDIR) => self.replace_whiteout(name, prefix, above.as_ref())?,
                 result => result.map_err(|errno| cannot_enter(name, prefix, errno))?,
             };
             above = Some(next);
         }
         // A path has at least one component, since the root was there.
         above.ok_or_else(|| cannot_enter(name, path, Errno::NOENT))
+    }
+
+    /// A directory above a removed one is a new one: nothing of the old one is seen in it.
+    fn replace_whiteout(
+        &mut self,
+        name: &Name,
+        path: &[u8],
+        above: Option<&OwnedFd>,
+    ) -> Result<OwnedFd, ImageError> {
+        let directory = above.map_or(self.root, |above| above.as_fd());
+        let place = Place { directory, name: path.rsplit(|byte| *byte == b'/').next().unwrap_or_default() };
+        if !place.look().is_ok_and(|stat| marks::is_whiteout(&stat)) {
+            return Err(cannot_enter(name, path, Errno::NOTDIR));
+        }
+        let times = times_of(directory).and_then(|times| place.clear().map(|()| times));
+        let times = times.map_err(|errno| failed("replace the mark above", name, errno))?;
+        let made = self.make_parent(name, path, above)?;
+        marks::make_opaque(&made, name)?;
+        rustix::fs::futimens(directory, &times).map_err(|errno| failed("set times above", name, errno))?;
+        Ok(made)
     }
 
     fn make_parent(&self, name: &Name, path: &[u8], above: Option<&OwnedFd>) -> Result<OwnedFd, ImageError> {

@@ -7,21 +7,25 @@
 //! Device nodes are made as the archive has them. They open nothing: the layer lies in a directory of root alone, and
 //! in a container the device cgroup decides.
 //!
-//! `.wh.` marks hide what lower layers have. Below an imported root file system there is none, so they make nothing.
+//! `.wh.` marks hide what lower layers have (marks.rs). Where there is none below, they make nothing.
+//!
+//! What is needed to write the archive again is recorded on the way (recording.rs).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, SeekFrom},
+    fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat},
     io::Errno,
 };
 
 use super::{
-    entries::{Entries, Entry, Kind, Name},
+    entries::{End, Entries, Entry, Kind, Name},
     error::{ImageError, Refusal, quoted},
+    layers::NewLayer,
     limits::Limits,
-    metadata,
-    sparse::SparseMap,
+    marks, metadata,
+    recording::Recorder,
+    sparse::{Segment, SparseMap},
     tape::Tape,
     tree::{Place, Tree, failed, open_directory},
 };
@@ -31,28 +35,55 @@ use super::{
 pub(super) struct Totals {
     /// Bytes of all files, replaced ones included; holes are none.
     pub(super) bytes: u64,
-    /// Entries that were not made into files: marks of removed files.
+    /// Bytes of the archive.
+    pub(super) tar_bytes: u64,
+    /// Marks of removed files that had nothing to hide.
     pub(super) marks: u64,
     /// Extended attributes that were left out.
     pub(super) attributes_left_out: u64,
 }
 
-/// Unpacks the archive into the empty directory `root`.
+/// Whether the layer has others below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// It is the lowest one.
+    Lowest,
+    /// Marks in it have something to hide.
+    Above,
+}
+
+/// Unpacks the archive into a new layer and records it.
 ///
 /// # Errors
 /// If the archive is refused or damaged, or the file system fails. What was made until then is left there.
-pub(super) fn unpack(tape: &mut Tape, root: BorrowedFd<'_>, limits: &Limits) -> Result<Totals, ImageError> {
-    let mut unpacking = Unpacking { tree: Tree::new(root), limits, totals: Totals::default() };
-    let mut entries = Entries::new(limits);
+pub(super) fn unpack(
+    tape: &mut Tape,
+    layer: &NewLayer,
+    position: Position,
+    end: End,
+    limits: &Limits,
+) -> Result<Totals, ImageError> {
+    tape.record(Recorder::new(layer.recording()?)?);
+    if end == End::Digest {
+        tape.allow_unfilled_end();
+    }
+    let tree = Tree::new(layer.tree());
+    let mut unpacking = Unpacking { tree, layer, position, limits, totals: Totals::default() };
+    let mut entries = Entries::new(limits, end);
     while let Some(entry) = entries.next(tape)? {
         unpacking.make(&entry, tape)?;
     }
     unpacking.tree.leave()?;
+    tape.drain()?;
+    tape.end_record()?;
+    unpacking.totals.tar_bytes = tape.position();
     Ok(unpacking.totals)
 }
 
 struct Unpacking<'u> {
     tree: Tree<'u>,
+    layer: &'u NewLayer,
+    position: Position,
     limits: &'u Limits,
     totals: Totals,
 }
@@ -93,7 +124,10 @@ impl Unpacking<'_> {
                 self.make_node(entry, FileType::BlockDevice, rustix::fs::makedev(*major, *minor))
             }
             Kind::Mark => {
-                self.totals.marks += 1;
+                match self.position {
+                    Position::Lowest => self.totals.marks += 1,
+                    Position::Above => marks::make(&mut self.tree, entry)?,
+                }
                 tape.copy(entry.stored, |_| Ok(()))?;
                 tape.skip_padding(entry.stored)
             }
@@ -113,14 +147,18 @@ impl Unpacking<'_> {
         let file = self.make_anew(&entry.name, "make the file", |place| {
             rustix::fs::openat(place.directory, place.name, flags, Mode::from_raw_mode(0o600))
         })?;
+        if entry.stored > 0 {
+            let stat = rustix::fs::fstat(&file).map_err(|errno| failed("look at", &entry.name, errno))?;
+            tape.record_file(&self.tree.path_without_links(&entry.name), stat.st_ino)?;
+        }
         match map {
-            None => write_run(&file, entry, entry.stored, tape)?,
+            None => write_run(&file, entry, Segment { offset: 0, length: entry.stored }, tape)?,
             Some(map) => {
                 let fault = |errno| failed("write", &entry.name, errno);
                 rustix::fs::ftruncate(&file, map.size).map_err(fault)?;
                 for segment in &map.segments {
                     rustix::fs::seek(&file, SeekFrom::Start(segment.offset)).map_err(fault)?;
-                    write_run(&file, entry, segment.length, tape)?;
+                    write_run(&file, entry, *segment, tape)?;
                 }
             }
         }
@@ -131,15 +169,18 @@ impl Unpacking<'_> {
 
     fn make_directory(&mut self, entry: &Entry) -> Result<(), ImageError> {
         let place = self.tree.place(&entry.name)?;
-        let known =
-            place.look().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-        if !known {
+        let there = place.look().ok();
+        let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if !there.as_ref().is_some_and(is_directory) {
             self.make_anew(&entry.name, "make the directory", |place| {
                 rustix::fs::mkdirat(place.directory, place.name, Mode::from_raw_mode(0o700))
             })?;
         }
         let directory = open_directory(self.tree.place(&entry.name)?)
             .map_err(|errno| failed("open the directory", &entry.name, errno))?;
+        if there.as_ref().is_some_and(marks::is_whiteout) {
+            marks::make_opaque(&directory, &entry.name)?;
+        }
         metadata::apply(directory.as_fd(), entry)
     }
 
@@ -186,13 +227,14 @@ impl Unpacking<'_> {
         action: &'static str,
         make: impl Fn(Place<'_>) -> Result<T, Errno>,
     ) -> Result<T, ImageError> {
+        let layer = self.layer;
         let place = self.tree.place(name)?;
         let fault = |errno| failed(action, name, errno);
         match make(place) {
             Err(Errno::EXIST) => {}
             result => return result.map_err(fault),
         }
-        place.clear().map_err(|errno| match errno {
+        clear(layer, place).map_err(|errno| match errno {
             Errno::NOTEMPTY | Errno::EXIST => ImageError::refused(name.bytes(), Refusal::InTheWay),
             _ => failed("replace", name, errno),
         })?;
@@ -202,9 +244,19 @@ impl Unpacking<'_> {
     }
 }
 
-/// Writes the next bytes of the tape at the file's offset.
-fn write_run(file: &OwnedFd, entry: &Entry, length: u64, tape: &mut Tape) -> Result<(), ImageError> {
-    tape.copy(length, |bytes| {
+/// Removes what is there. The recording needs the contents of files, so these are kept.
+fn clear(layer: &NewLayer, place: Place<'_>) -> Result<(), Errno> {
+    let stat = place.look()?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    match is_file && stat.st_size > 0 {
+        true => layer.keep(place.directory, place.name, stat.st_ino),
+        false => place.clear(),
+    }
+}
+
+/// Writes the next bytes of the tape at the file's offset, which is the segment's.
+fn write_run(file: &OwnedFd, entry: &Entry, segment: Segment, tape: &mut Tape) -> Result<(), ImageError> {
+    tape.copy_contents(segment.offset, segment.length, |bytes| {
         let mut rest = bytes;
         while !rest.is_empty() {
             let written = match rustix::io::write(file, rest) {

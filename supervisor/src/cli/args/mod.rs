@@ -2,13 +2,17 @@
 //! `resolve.rs` and the verbs make sense of the texts.
 
 pub(crate) mod container;
+pub(crate) mod image;
 pub(crate) mod parse;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use self::container::ContainerArgs;
+use self::{
+    container::ContainerArgs,
+    image::{HistoryArgs, ImageArgs, ImagesArgs, ImportArgs, LoadArgs, RemoveImageArgs, SaveArgs, TagArgs},
+};
 
 /// Containers that leave nothing behind
 #[derive(Debug, Parser)]
@@ -71,6 +75,16 @@ pub(crate) enum Verb {
     Images(ImagesArgs),
     /// Remove images
     Rmi(RemoveImageArgs),
+    /// Load images from an archive or directory of docker's or OCI's form
+    Load(LoadArgs),
+    /// Write images into an archive or directory
+    Save(SaveArgs),
+    /// Give an image one more name
+    Tag(TagArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Work with images
+    Image(ImageArgs),
     /// Show the supervisor and what this machine offers
     Info(FormatArgs),
     /// Show versions of client and supervisor
@@ -244,41 +258,6 @@ pub(crate) struct TopArgs {
     /// Id or name, and options for the host's ps(1)
     #[arg(value_name = "CONTAINER", required = true, num_args = 1..)]
     pub(crate) words: Vec<String>,
-}
-
-/// `import`.
-#[derive(Debug, Args)]
-pub(crate) struct ImportArgs {
-    /// The archive; - is standard input
-    pub(crate) file: String,
-    /// Its name, with an optional tag
-    #[arg(value_name = "NAME[:TAG]")]
-    pub(crate) name: Option<String>,
-}
-
-/// `images`.
-#[derive(Debug, Args)]
-pub(crate) struct ImagesArgs {
-    /// Show ids only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Show ids in full length
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// `table`, `table TEMPLATE`, `json` or a template
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<String>,
-}
-
-/// `rmi`.
-#[derive(Debug, Args)]
-pub(crate) struct RemoveImageArgs {
-    /// Also when stopped containers use it, or it has more than one name
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Names or ids
-    #[arg(value_name = "IMAGE", required = true)]
-    pub(crate) images: Vec<String>,
 }
 
 /// `info` and `version`.

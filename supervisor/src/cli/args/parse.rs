@@ -46,7 +46,11 @@ pub(crate) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
 /// The command with every switch turned into an option that takes `=true` or `=false`, or nothing.
 fn command() -> clap::Command {
     let command = CommandLine::command().mut_args(switch);
-    command.mut_subcommands(|verb| verb.args_override_self(true).mut_args(switch))
+    command.mut_subcommands(with_switches)
+}
+
+fn with_switches(verb: clap::Command) -> clap::Command {
+    verb.args_override_self(true).mut_args(switch).mut_subcommands(with_switches)
 }
 
 fn switch(arg: clap::Arg) -> clap::Arg {

@@ -17,11 +17,13 @@ use super::{
     finding::{Cure, Finding, Kind},
     snapshot::Snapshot,
 };
-use crate::{cli::error::CliError, config::Config};
+use crate::{cli::error::CliError, config::Config, images::chain_ids};
 
 /// Directories below the state root.
 const IMAGES: &str = "images";
 const LAYERS: &str = "layers";
+/// The files of a layer, in its directory.
+const TREE: &str = "tree";
 /// Bytes of a record; more cannot be one.
 const LONGEST: u64 = 16 << 20;
 /// What the store keeps around the inner object, whose checksum is of its bytes as they are.
@@ -70,7 +72,7 @@ pub(super) fn findings(config: &Config, seen: &Snapshot) -> Result<Vec<Finding>,
         }
         match image(&name, &path) {
             Ok((label, digests)) => {
-                let missing = digests.iter().filter(|digest| !layers.join(digest.hex()).is_dir());
+                let missing = digests.iter().filter(|digest| !layers.join(digest.hex()).join(TREE).is_dir());
                 let missing: Vec<String> =
                     missing.map(|digest| layers.join(digest.hex()).display().to_string()).collect();
                 if !missing.is_empty() {
@@ -145,7 +147,7 @@ fn remedy(name: &str) -> String {
     )
 }
 
-/// What people call the image, and its layers.
+/// What people call the image, and the names of its layers in the store.
 fn image(name: &str, path: &Path) -> Result<(String, Vec<Digest>), String> {
     let id = name.strip_suffix(".json").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
     let id = id.ok_or("its name is not that of a record")?;
@@ -172,7 +174,7 @@ fn parse(text: &[u8], id: &Digest) -> Result<(String, Vec<Digest>), String> {
     let configuration: Configuration =
         serde_json::from_str(&record.configuration).map_err(|error| format!("its configuration: {error}"))?;
     let label = record.names.into_iter().next().map_or_else(|| id.short().to_owned(), |given| given.name);
-    Ok((label, configuration.rootfs.diff_ids))
+    Ok((label, chain_ids(&configuration.rootfs.diff_ids)))
 }
 
 fn digest_of(bytes: &[u8]) -> String {

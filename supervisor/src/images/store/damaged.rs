@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use mysup_ipc::id::{ContainerId, Digest};
 
-use super::{ImageError, Store, record, removal};
+use super::Store;
+use crate::images::{error::ImageError, record, removal};
 
 impl Store {
     /// The damaged image with this id, or the only one whose id begins so.
@@ -39,7 +40,8 @@ impl Store {
             return Ok(lines);
         }
         let images = left.records.iter().filter_map(|record| record.image().ok());
-        let needed: BTreeSet<Digest> = images.flat_map(|image| image.layers).collect();
+        let mut needed: BTreeSet<Digest> = images.flat_map(|image| image.chains()).collect();
+        needed.extend(self.needed());
         // What is called otherwise than by a digest is being made right now.
         let layers = self.0.layers.names().map_err(fault)?;
         let layers = layers.filter_map(|name| format!("sha256:{name}").parse::<Digest>().ok());

@@ -98,13 +98,13 @@ fn comparable(root: &Path) -> BTreeMap<PathBuf, Seen> {
     seen
 }
 
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let output = command.env("LC_ALL", "C").output().expect("GNU tar is installed");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A root file system in small, with everything a tar can hold.
-fn make_tree(root: &Path) {
+pub(super) fn make_tree(root: &Path) {
     for directory in ["bin", "etc", "usr/lib/deep/er", "var/empty", "tmp", "home/user", "many", "dev"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }

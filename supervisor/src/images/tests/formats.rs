@@ -7,8 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::laboratory::{Laboratory, archive, file, gzip, zstd};
-use crate::images::{cancel::Cancel, error::ImageError, pipeline, source::Archive, unpack};
+use super::laboratory::{Laboratory, Scratch, archive, file, gzip, zstd};
+use crate::images::{
+    cancel::Cancel, entries::End, error::ImageError, layers::NewLayer, memory::Window, pipeline,
+    source::Archive, unpack,
+};
 
 fn specimen() -> Vec<u8> {
     archive(&[file("a", "content"), file("b", &"x".repeat(300_000))])
@@ -84,8 +87,10 @@ fn unpack_pipe(
     thread::scope(|scope| {
         scope.spawn(|| write(writer));
         let limits = &laboratory.limits;
-        let result = pipeline::run(&archive, cancel, limits, |tape| {
-            unpack::unpack(tape, std::os::fd::AsFd::as_fd(&root), limits)
+        let work = Scratch::new();
+        let layer = NewLayer::of(fs::File::open(work.path()).unwrap().into(), root.into());
+        let result = pipeline::run(&archive, cancel, limits, Window::Usual, |tape| {
+            unpack::unpack(tape, &layer, unpack::Position::Lowest, End::Mark, limits)
         });
         drop(archive);
         result.map(|_| ())

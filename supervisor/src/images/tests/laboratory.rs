@@ -16,7 +16,16 @@ use std::{
 };
 
 use crate::images::{
-    cancel::Cancel, error::ImageError, limits::Limits, pipeline, source::Archive, unpack, unpack::Totals,
+    cancel::Cancel,
+    entries::End,
+    error::ImageError,
+    layers::NewLayer,
+    limits::Limits,
+    memory::Window,
+    pipeline,
+    source::Archive,
+    unpack,
+    unpack::{Position, Totals},
 };
 
 /// A directory of one test, removed at its end.
@@ -117,6 +126,7 @@ pub(super) struct Laboratory {
     scratch: Scratch,
     before: BTreeMap<PathBuf, Seen>,
     pub(super) limits: Limits,
+    pub(super) position: Position,
 }
 
 impl Laboratory {
@@ -130,7 +140,7 @@ impl Laboratory {
         fs::set_permissions(decoy.join("directory"), fs::Permissions::from_mode(0o711)).unwrap();
         fs::create_dir(scratch.path().join("layer")).unwrap();
         let before = survey(&decoy);
-        Self { scratch, before, limits: Limits::default() }
+        Self { scratch, before, limits: Limits::default(), position: Position::Lowest }
     }
 
     pub(super) fn layer(&self) -> PathBuf {
@@ -147,8 +157,10 @@ impl Laboratory {
         let file = self.file(archive);
         let archive = Archive::new(file).unwrap();
         let cancel = Cancel::new().unwrap();
-        let result = pipeline::run(&archive, &cancel, &self.limits, |tape| {
-            unpack::unpack(tape, std::os::fd::AsFd::as_fd(&root), &self.limits)
+        let work = Scratch::new();
+        let layer = NewLayer::of(fs::File::open(work.path()).unwrap().into(), root.into());
+        let result = pipeline::run(&archive, &cancel, &self.limits, Window::Longest, |tape| {
+            unpack::unpack(tape, &layer, self.position, End::Mark, &self.limits)
         });
         assert_eq!(survey(&self.decoy()), self.before, "the decoy was touched");
         let beside: Vec<_> =

@@ -14,41 +14,41 @@ use mysup_ipc::{
 
 use super::laboratory::{Scratch, archive, file, gzip};
 use crate::{
-    images::{Cancel, Image, ImageError, Store},
+    images::{Cancel, Change, Image, ImageError, Store},
     shim_link::sweep::Sweeper,
 };
 
-struct Bench {
-    scratch: Scratch,
-    store: Store,
+pub(super) struct Bench {
+    pub(super) scratch: Scratch,
+    pub(super) store: Store,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let scratch = Scratch::new();
         let store = Store::open(&scratch.path().join("root"), Sweeper::default()).unwrap();
         Self { scratch, store }
     }
 
-    fn root(&self) -> std::path::PathBuf {
+    pub(super) fn root(&self) -> std::path::PathBuf {
         self.scratch.path().join("root")
     }
 
-    fn reopen(&mut self) {
+    pub(super) fn reopen(&mut self) {
         self.store = Store::open(&self.root(), Sweeper::default()).unwrap();
     }
 
-    fn archive(&self, bytes: &[u8]) -> OwnedFd {
+    pub(super) fn archive(&self, bytes: &[u8]) -> OwnedFd {
         let path = self.scratch.path().join("archive");
         fs::write(&path, bytes).unwrap();
         fs::File::open(path).unwrap().into()
     }
 
-    fn import(&self, bytes: &[u8], name: Option<&str>) -> Result<Image, ImageError> {
-        self.store.import(self.archive(bytes), name, &Cancel::new().unwrap())
+    pub(super) fn import(&self, bytes: &[u8], name: Option<&str>) -> Result<Image, ImageError> {
+        self.store.import(self.archive(bytes), name, &Change::default(), &Cancel::new().unwrap())
     }
 
-    fn names(&self, directory: &str) -> Vec<String> {
+    pub(super) fn names(&self, directory: &str) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.root().join(directory))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -173,7 +173,7 @@ fn a_failed_import_leaves_nothing_but_trash() {
     assert_eq!(code(bench.import(b"", Some("bb"))), ErrorCode::Invalid);
     let cancel = Cancel::new().unwrap();
     cancel.cancel();
-    let result = bench.store.import(bench.archive(&tar("x")), None, &cancel);
+    let result = bench.store.import(bench.archive(&tar("x")), None, &Change::default(), &cancel);
     assert!(matches!(result, Err(ImageError::Cancelled)), "{result:?}");
     assert!(bench.names("layers").is_empty());
     assert!(bench.names("images").is_empty());
@@ -190,7 +190,11 @@ fn imports_of_one_archive_at_once_all_succeed() {
     thread::scope(|scope| {
         let import = |number: usize| {
             let archive = fs::File::open(&path).unwrap().into();
-            bench.store.import(archive, Some(&format!("n{number}")), &Cancel::new().unwrap()).unwrap().id
+            bench
+                .store
+                .import(archive, Some(&format!("n{number}")), &Change::default(), &Cancel::new().unwrap())
+                .unwrap()
+                .id
         };
         let running: Vec<_> = (0..6).map(|number| scope.spawn(move || import(number))).collect();
         let ids: Vec<Digest> = running.into_iter().map(|thread| thread.join().unwrap()).collect();

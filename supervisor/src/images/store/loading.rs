@@ -1,0 +1,201 @@
+//! Images come in from archives and directories of docker's and OCI's forms.
+//!
+//! Several layers are unpacked at once. A layer that another load is unpacking is waited for, but only when the own ones
+//! are done and given back: so no two loads wait for each other. One call puts all new layers of an image on the disk,
+//! then they get their names, then the record is written: what is listed is whole.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use mysup_ipc::id::Digest;
+
+use super::{Store, importing::Below, now, pins::Claim};
+use crate::images::{
+    bundle::Bundle,
+    cancel::Cancel,
+    config::{Configuration, Image},
+    error::{ArchiveFault, ImageError},
+    incoming::{self, Incoming},
+    layers::NewLayer,
+    memory::Window,
+    record::{GivenName, Record},
+    source::Archive,
+};
+
+/// Layers at once; more do not help the disk, and each takes its share of memory.
+const AT_ONCE: usize = 4;
+
+/// An image that came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoadedImage {
+    /// The image.
+    pub(crate) image: Image,
+    /// The names that it was given now.
+    pub(crate) names: Vec<String>,
+}
+
+/// A layer that is to be unpacked.
+struct Job<'j> {
+    claim: Claim,
+    parent: Option<&'j Digest>,
+    diff_id: &'j Digest,
+    archive: &'j Archive,
+}
+
+impl Store {
+    /// Loads all images of an archive (file or pipe, plain, gzip or zstd) or directory.
+    ///
+    /// # Errors
+    /// If the archive is refused, or the file system fails. Images before the one that failed are loaded and listed; of
+    /// that one nothing stays.
+    pub(crate) fn load(&self, source: OwnedFd, cancel: &Cancel) -> Result<Vec<LoadedImage>, ImageError> {
+        let limits = &self.0.limits;
+        let bundle = Bundle::open(source, &self.0.layers, limits, cancel)?;
+        let images = incoming::all(&bundle, limits, cancel)?;
+        images.into_iter().map(|image| self.load_one(image, cancel)).collect()
+    }
+
+    fn load_one(&self, incoming: Incoming, cancel: &Cancel) -> Result<LoadedImage, ImageError> {
+        let chains = crate::images::chain::chain_ids(&incoming.diff_ids);
+        let _pin = self.pin(chains.clone());
+        loop {
+            let mut jobs: Vec<Job<'_>> = Vec::new();
+            let mut others = Vec::new();
+            for (at, chain) in chains.iter().enumerate() {
+                if self.0.layers.contains(chain) {
+                    continue;
+                }
+                let (Some(diff_id), Some(archive)) = (incoming.diff_ids.get(at), incoming.layers.get(at))
+                else {
+                    continue;
+                };
+                let parent = at.checked_sub(1).and_then(|below| chains.get(below));
+                match self.claim(chain) {
+                    Some(claim) => jobs.push(Job { claim, parent, diff_id, archive }),
+                    None => others.push(chain),
+                }
+            }
+            if jobs.is_empty() && others.is_empty() {
+                break;
+            }
+            self.unpack_all(jobs, cancel)?;
+            for chain in others {
+                self.wait_unclaimed(chain, cancel)?;
+            }
+        }
+        self.add_loaded(incoming, &chains)
+    }
+
+    /// Unpacks layers, several at once, and stores all of them or none.
+    fn unpack_all(&self, mut jobs: Vec<Job<'_>>, cancel: &Cancel) -> Result<(), ImageError> {
+        // It may have come while the claim was waited for.
+        jobs.retain(|job| !self.0.layers.contains(&job.claim.chain));
+        // The longest first, so that none is left alone at the end.
+        jobs.sort_by_key(|job| std::cmp::Reverse(job.archive.length()));
+        let next = AtomicUsize::new(0);
+        let has_failed = AtomicBool::new(false);
+        let results = Mutex::new(Vec::new());
+        let work = || {
+            while !has_failed.load(Ordering::SeqCst)
+                && let Some(job) = jobs.get(next.fetch_add(1, Ordering::SeqCst))
+            {
+                let result = self.unpack_job(job, cancel).map(|layer| (layer, &job.claim.chain));
+                has_failed.fetch_or(result.is_err(), Ordering::SeqCst);
+                results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+            }
+        };
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE).min(jobs.len());
+        thread::scope(|scope| {
+            for _ in 1..workers {
+                let started = thread::Builder::new().name("load-layer".to_owned()).spawn_scoped(scope, work);
+                // With fewer threads it takes longer, and that is all.
+                if started.is_err() {
+                    break;
+                }
+            }
+            work();
+        });
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (mut layers, mut error) = (Vec::new(), None);
+        for result in results {
+            match result {
+                Ok(layer) => layers.push(layer),
+                Err(first) => error = error.or(Some(first)),
+            }
+        }
+        if cancel.is_cancelled() {
+            error = error.or(Some(ImageError::Cancelled));
+        }
+        if error.is_none()
+            && let Some((layer, _)) = layers.first()
+        {
+            error = layer.sync().err();
+        }
+        match error {
+            None => layers.into_iter().try_for_each(|(layer, chain)| self.0.layers.finish(layer, chain)),
+            Some(error) => {
+                for (layer, _) in layers {
+                    self.0.layers.discard(layer);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Unpacks one layer. What needs more memory than usual is found out by trying.
+    fn unpack_job(&self, job: &Job<'_>, cancel: &Cancel) -> Result<NewLayer, ImageError> {
+        let below = Below { parent: job.parent, diff_id: Some(job.diff_id) };
+        let unpack = |window| self.unpack_layer(job.archive, &below, window, cancel).map(|(layer, _)| layer);
+        let result = match unpack(Window::Usual) {
+            Err(ImageError::Archive(ArchiveFault::Compression { format: "zstd", .. })) => {
+                unpack(Window::Longest)
+            }
+            result => result,
+        };
+        result.map_err(|fault| match matches!(fault, ImageError::Cancelled) {
+            true => fault,
+            false => ImageError::Layer { layer: job.diff_id.clone(), fault: Box::new(fault) },
+        })
+    }
+
+    fn add_loaded(&self, incoming: Incoming, chains: &[Digest]) -> Result<LoadedImage, ImageError> {
+        let fault = |source| ImageError::system("read", "the record of a layer", source);
+        let mut size = 0;
+        for chain in chains {
+            size += self.0.layers.stored(chain).and_then(|layer| layer.record()).map_err(fault)?.size;
+        }
+        let created = Configuration::parse(&incoming.configuration).ok().and_then(|parsed| parsed.created);
+        let created_at = created.as_deref().and_then(nanoseconds).unwrap_or_else(now);
+        let record = Record::new(incoming.configuration, created_at, size);
+        let id = record.id.clone();
+        let _change = self.change();
+        let known = self.state().records.get(&id).cloned();
+        let mut record = known.unwrap_or(record);
+        record.manifest = record.manifest.take().or(incoming.manifest);
+        record.removed = false;
+        // With its first name in one write: what is listed under it is what was loaded.
+        for name in &incoming.names {
+            if !record.names.iter().any(|given| given.name == *name) {
+                record.names.push(GivenName { name: name.clone(), since: now() });
+            }
+        }
+        self.write(&record)?;
+        for name in &incoming.names {
+            self.name_image(&id, Some(name))?;
+        }
+        let image = self.image(&id).ok_or_else(|| ImageError::NotFound { reference: id.to_string() })?;
+        Ok(LoadedImage { image, names: incoming.names })
+    }
+}
+
+/// Nanoseconds since 1970 of an RFC 3339 time; docker writes 0001-01-01 for none.
+fn nanoseconds(text: &str) -> Option<u64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_nanosecond()).ok()
+}
