@@ -18,6 +18,8 @@ mod exit_status;
 mod fallbacks;
 mod harness;
 mod images;
+mod images_load;
+mod images_peers;
 mod init_status;
 mod isolation;
 mod kill_points;
@@ -68,6 +70,8 @@ fn main() -> ExitCode {
         names::cases(),
         listing::cases(),
         images::cases(),
+        images_load::cases(),
+        images_peers::cases(),
         volumes::cases(),
         volumes_refused::cases(),
         limits::cases(),

@@ -4,11 +4,13 @@
 //! containers removed, supervisor shut down) and asks the leak oracle. A failing test is cleaned up by force, so that it
 //! cannot make the next one fail.
 
+pub(crate) mod bundle;
 pub(crate) mod command;
 pub(crate) mod fuse;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod leaks;
+pub(crate) mod peers;
 pub(crate) mod plant;
 pub(crate) mod processes;
 pub(crate) mod random;

@@ -39,6 +39,28 @@ impl Tree {
         self
     }
 
+    /// The same without inode numbers, which copies do not share: files with several names are known by the first one.
+    pub(crate) fn read_copy(root: &Path) -> Tree {
+        let mut found = BTreeMap::new();
+        read_into(root, "", &mut found);
+        let mut first = BTreeMap::new();
+        for (path, text) in &mut found {
+            let inode =
+                text.split("inode ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            let inode = inode.to_owned();
+            let name = first.entry(inode.clone()).or_insert_with(|| path.clone());
+            *text = text.replace(&format!("inode {inode} "), &format!("same file as {name:?} "));
+        }
+        Tree(found)
+    }
+
+    /// Without a path and what is below it.
+    pub(crate) fn without(mut self, path: &str) -> Tree {
+        let below = format!("{path}/");
+        self.0.retain(|name, _| name != path && !name.starts_with(&below));
+        self
+    }
+
     /// What differs, one line for each path.
     pub(crate) fn difference(&self, after: &Tree) -> Vec<String> {
         let mut lines = Vec::new();
