@@ -463,5 +463,7 @@ fn layer_that_hides_everything_is_joined_alone(sandbox: &Sandbox) {
     load(sandbox, &specimen, NAME);
     let script = "cat /etc/only; ls -d /data /opt 2>/dev/null; true";
     assert_eq!(sandbox.ok(&["run", "--rm", "-w", "/", NAME, script]), "this");
+    sandbox.kill_supervisor();
+    assert_eq!(sandbox.ok(&["run", "--rm", "-w", "/", NAME, script]), "this");
     assert!(sandbox.ok(&["image", "verify"]).ends_with("whole"));
 }

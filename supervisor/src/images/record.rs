@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::fd::{AsFd, BorrowedFd},
+    sync::OnceLock,
 };
 
 use mysup_ipc::{
@@ -48,6 +49,9 @@ pub(super) struct Record {
     /// Digest of the manifest it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) manifest: Option<Digest>,
+    /// `configuration`, when it was parsed: every look at an image needs it.
+    #[serde(skip)]
+    pub(super) parsed: OnceLock<Configuration>,
 }
 
 /// A name of an image.
@@ -86,6 +90,7 @@ impl Record {
             removed: false,
             configuration,
             manifest: None,
+            parsed: OnceLock::new(),
         }
     }
 
@@ -94,7 +99,13 @@ impl Record {
     /// # Errors
     /// If its configuration is none.
     pub(super) fn image(&self) -> Result<Image, ConfigFault> {
-        let configuration = Configuration::parse(&self.configuration)?;
+        let configuration = match self.parsed.get() {
+            Some(parsed) => parsed.clone(),
+            None => {
+                let parsed = Configuration::parse(&self.configuration)?;
+                self.parsed.get_or_init(|| parsed).clone()
+            }
+        };
         Ok(Image {
             id: self.id.clone(),
             names: self.names.iter().map(|given| given.name.clone()).collect(),

@@ -231,7 +231,7 @@ impl Store {
                 self.name_image(&record.id, name).map(Some)
             }
             (Some((layer, _)), Ok(record)) => {
-                self.0.layers.finish(layer, &digest)?;
+                self.finish_layer(layer, &digest)?;
                 let record = Record { names: self.given(&record, name), archive_size, ..record };
                 self.write(&record)?;
                 self.name_image(&record.id, name).map(Some)

@@ -138,7 +138,7 @@ impl Store {
             error = layer.sync().err();
         }
         match error {
-            None => layers.into_iter().try_for_each(|(layer, chain)| self.0.layers.finish(layer, chain)),
+            None => layers.into_iter().try_for_each(|(layer, chain)| self.finish_layer(layer, chain)),
             Some(error) => {
                 for (layer, _) in layers {
                     self.0.layers.discard(layer);

@@ -33,7 +33,7 @@ use mysup_ipc::{api::ImageInfo, id::Digest};
 use super::{
     config::Image,
     error::ImageError,
-    layers::{LAYERS, Layers, TREE, open_private, open_root},
+    layers::{LAYERS, Layers, NewLayer, TREE, open_private, open_root},
     limits::Limits,
     marks,
     record::{self, GivenName, Record},
@@ -69,6 +69,8 @@ struct State {
     damaged: BTreeSet<Digest>,
     /// Image of an archive that has not changed.
     archives: HashMap<FileMark, Digest>,
+    /// Layers (by chain id) below which nothing is seen.
+    opaque: BTreeSet<Digest>,
     /// Layers (by chain id) that somebody needs before a record does, and how many need them.
     pins: BTreeMap<Digest, usize>,
     /// Layers that somebody is unpacking.
@@ -94,7 +96,7 @@ impl Store {
             tracing::warn!(record = name, fault, "an image is damaged and left out, continuing");
             damaged.extend(record::id_of(name));
         }
-        let mut needed = BTreeSet::new();
+        let (mut needed, mut opaque) = (BTreeSet::new(), BTreeSet::new());
         let mut records = BTreeMap::new();
         for record in found.records {
             let image = record.image().map_err(|error| fault(io::Error::other(error)))?;
@@ -105,6 +107,10 @@ impl Store {
                 damaged.insert(image.id);
                 continue;
             }
+            let is_opaque = |chain: &&Digest| {
+                layers.stored(chain).and_then(|layer| layer.tree()).is_ok_and(marks::is_opaque)
+            };
+            opaque.extend(chains.iter().filter(is_opaque).cloned());
             records.insert(image.id, record);
         }
         settle_names(&mut records);
@@ -116,7 +122,7 @@ impl Store {
                 tracing::warn!(layer = name, %error, "a layer that nobody needs stays until the next start, continuing");
             }
         }
-        let state = Mutex::new(State { records, damaged, ..State::default() });
+        let state = Mutex::new(State { records, damaged, opaque, ..State::default() });
         let root = std::path::absolute(root).map_err(fault)?;
         let changes = Mutex::new(());
         Ok(Self(Arc::new(Shared { root, images, layers, limits, changes, state, unclaimed: Condvar::new() })))
@@ -159,10 +165,10 @@ impl Store {
     /// does not look at that mark of a root: so those are left out.
     pub(crate) fn layer_directories(&self, image: &Image) -> Vec<PathBuf> {
         let mut directories = Vec::new();
+        let state = self.state();
         for chain in image.chains().iter().rev() {
             directories.push(self.0.root.join(LAYERS).join(chain.hex()).join(TREE));
-            let tree = self.0.layers.stored(chain).and_then(|layer| layer.tree());
-            if tree.is_ok_and(marks::is_opaque) {
+            if state.opaque.contains(chain) {
                 break;
             }
         }
@@ -202,6 +208,16 @@ impl Store {
             names.push(GivenName { name: name.to_owned(), since: now() });
         }
         names
+    }
+
+    /// Gives a new layer its name, and keeps in memory what every start of a container asks about it.
+    fn finish_layer(&self, layer: NewLayer, chain: &Digest) -> Result<(), ImageError> {
+        let is_opaque = marks::is_opaque(layer.tree());
+        self.0.layers.finish(layer, chain)?;
+        if is_opaque {
+            self.state().opaque.insert(chain.clone());
+        }
+        Ok(())
     }
 
     /// The layers, by chain id, that records and pins need.

@@ -34,8 +34,8 @@ use crate::images::{
     target::{Compression, Compressor, Target, failed},
 };
 
-/// Layers at once: each keeps a processor busy.
-const AT_ONCE: usize = 8;
+/// Layers at once: each keeps a processor busy, and about 10 MiB.
+const AT_ONCE: usize = 4;
 
 /// A layer as it goes out.
 #[derive(Debug)]
