@@ -60,6 +60,13 @@ pub(crate) struct Fate {
     directory: Option<PathBuf>,
 }
 
+impl Fate {
+    /// Its program has said so in the outermost volume.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.sources.first().is_some_and(|source| source.join("started").exists())
+    }
+}
+
 /// What a call of `mysup` in the background is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -319,6 +326,8 @@ impl<'a> Round<'a> {
                 }
             }
             Kind::Wait if output.code == 0 => match output.text().parse() {
+                // Made and not started: answered at once, with the code that `inspect` shows, as docker does.
+                Ok(0) if spec.start == Start::Created && !fate.has_begun() => {}
                 Ok(code) => fate.answers.push(("wait under fire", code, output.errors())),
                 Err(_) => self.fail(format!("[answer] {}: wait printed no code: {output}", spec.name)),
             },

@@ -135,6 +135,9 @@ fn judge_images(machine: &Machine<'_>, truth: Truth<'_>, facts: &BTreeMap<&str, 
             Fact::Container(..) | Fact::NoContainer => {}
         }
     }
+    if !listed.is_empty() {
+        machine.sandbox.ok(&["image", "verify"]);
+    }
     let known = truth.layers.lock().unwrap_or_else(PoisonError::into_inner);
     for (name, id) in &listed {
         let record = root.join("images").join(id.trim_start_matches("sha256:")).with_extension("json");
@@ -149,7 +152,7 @@ fn judge_images(machine: &Machine<'_>, truth: Truth<'_>, facts: &BTreeMap<&str, 
             let digest = layer.as_str().unwrap_or_default().trim_start_matches("sha256:").to_owned();
             let unpacked =
                 known.get(&digest).unwrap_or_else(|| panic!("nobody has unpacked {digest} of {name}"));
-            let found = Tree::read(&root.join("layers").join(&digest)).into_unpacked();
+            let found = Tree::read(&root.join("layers").join(&digest).join("tree")).into_unpacked();
             let difference = unpacked.difference(&found);
             assert!(
                 difference.is_empty(),

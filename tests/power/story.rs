@@ -330,7 +330,7 @@ impl<'a> Player<'a> {
             if let Ok(name) = entry.file_name().into_string()
                 && name.len() == 64
             {
-                known.entry(name).or_insert_with(|| Tree::read(&entry.path()).into_unpacked());
+                known.entry(name).or_insert_with(|| Tree::read(&entry.path().join("tree")).into_unpacked());
             }
         }
     }
