@@ -182,11 +182,13 @@ impl Running {
                 }
             }
             Event::Connecting | Event::PeerSpoke(_) | Event::PeerRoom(_) => {
-                for message in hub.handle(event) {
-                    self.obey(message, hub);
-                }
+                let asked = hub.handle(event);
+                // First: what is asked may be input for it.
                 if let Some(master) = hub.take_offered_terminal() {
                     self.go_on_with(master, hub);
+                }
+                for message in asked {
+                    self.obey(message, hub);
                 }
             }
             Event::InitEnded => {}
