@@ -34,6 +34,8 @@ const LISTEN_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How long it is tried to reach one that has the lock, before another start is tried.
 const LAUNCH_PAUSE: Duration = Duration::from_millis(500);
+/// A supervisor that was just killed still accepts for a moment. So long a request that may be repeated is asked again.
+const DYING: Duration = Duration::from_secs(2);
 /// Longer socket paths do not fit sockaddr_un (108 bytes with the final NUL).
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -148,17 +150,24 @@ impl Client {
     /// # Errors
     /// The supervisor's own refusal, or if the connection fails.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Response, CliError> {
-        let answer = self.send(request, &[]).and_then(|()| self.receive());
-        let hung_up = matches!(answer, Err(CliError::NoAnswer | CliError::Connection { .. }));
-        // A supervisor that was just killed still accepts for a moment. What may be repeated is asked again, once.
-        if hung_up
-            && may_be_repeated(request)
-            && let Some(instance) = self.instance.take()
-        {
-            *self = Client { instance: None, ..instance.connect()? };
-            return self.ask(request);
+        let mut first = None;
+        loop {
+            let asked = Instant::now();
+            let answer = self.send(request, &[]).and_then(|()| self.receive());
+            let hung_up = matches!(answer, Err(CliError::NoAnswer | CliError::Connection { .. }));
+            // One that has served us for a while is another than the one before.
+            if asked.elapsed() > DYING {
+                first = None;
+            }
+            let since: Instant = *first.get_or_insert_with(Instant::now);
+            match &self.instance {
+                Some(instance) if hung_up && may_be_repeated(request) && since.elapsed() <= DYING => {
+                    std::thread::sleep(RETRY_PAUSE);
+                    *self = instance.connect()?;
+                }
+                Some(_) | None => return answer,
+            }
         }
-        answer
     }
 
     /// Asks, with descriptors that ride along.
