@@ -276,7 +276,13 @@ impl Sandbox {
     #[track_caller]
     pub(crate) fn shim_pid(&self, name: &str) -> i32 {
         let lock = self.state_directory(name).join("lock");
-        let pid = processes::lock_holder(&lock).expect("a shim holds the lock of a container that runs");
+        // /proc/locks is no snapshot: while others come and go, a line may be missed.
+        let mut holder = None;
+        wait_until("a shim holds the lock of a container that runs", || {
+            holder = processes::lock_holder(&lock);
+            holder.is_some()
+        });
+        let pid = holder.expect("just found");
         let shim = processes::stat(pid).expect("the shim runs");
         assert!(shim.program.starts_with("mysup-shim"), "the lock is held by {}", shim.program);
         pid
