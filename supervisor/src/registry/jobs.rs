@@ -200,11 +200,14 @@ fn try_bury(places: &Places, sweeper: &Sweeper) -> Result<(), WireError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(file_error("remove directory", &places.run, error)),
     }
+    let parent = places.state.parent().unwrap_or(&places.state);
+    // Opened before anything is moved: if that fails, the container is there as before.
+    let containers = File::open(parent).map_err(|error| file_error("open", parent, error))?;
     let moved = sweeper
         .with_room(|| discard(&places.state, &places.trash))
         .map_err(|error| file_error("move into the trash:", &places.state, error))?;
-    if moved && let Some(parent) = places.state.parent() {
-        sync_directory(parent).map_err(|error| file_error("sync", parent, error))?;
+    if moved {
+        containers.sync_all().map_err(|error| file_error("sync", parent, error))?;
     }
     Ok(())
 }
