@@ -6,7 +6,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io,
     os::{fd::AsFd, unix::fs::DirBuilderExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -204,24 +204,34 @@ fn try_bury(places: &Places, sweeper: &Sweeper) -> Result<(), WireError> {
     // Opened before anything is moved: if that fails, the container is there as before.
     let containers = File::open(parent).map_err(|error| file_error("open", parent, error))?;
     let moved = sweeper
-        .with_room(|| discard(&places.state, &places.trash))
+        .with_room(|| move_into(&places.state, &places.trash))
         .map_err(|error| file_error("move into the trash:", &places.state, error))?;
-    if moved {
-        containers.sync_all().map_err(|error| file_error("sync", parent, error))?;
+    if let Some(trashed) = moved
+        && let Err(error) = containers.sync_all()
+    {
+        // Not promised, so not done: it is there for another try. If it cannot go back, the next start finds it gone.
+        let _ = fs::rename(trashed, &places.state);
+        return Err(file_error("sync", parent, error));
     }
     Ok(())
 }
 
 /// Renames something into a trash on the same file system; false if it is not there.
 pub(super) fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
+    move_into(path, trash).map(|moved| moved.is_some())
+}
+
+/// Where it is then.
+fn move_into(path: &Path, trash: &Path) -> io::Result<Option<PathBuf>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let target = trash.join(format!("{parent}-{name}-{}", sys::now()));
     point::before(point::Step::Discard);
-    let renamed = fs::rename(path, trash.join(format!("{parent}-{name}-{}", sys::now())));
+    let renamed = fs::rename(path, &target);
     point::after(point::Step::Discard);
     match renamed {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(()) => Ok(Some(target)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
