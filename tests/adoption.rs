@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Kills the shim of a container and waits for the one that adopts.
-fn replace_shim(sandbox: &Sandbox, name: &str) {
+pub(crate) fn replace_shim(sandbox: &Sandbox, name: &str) {
     let lock = sandbox.state_directory(name).join("lock");
     let old = sandbox.shim_pid(name);
     processes::signal(old, Signal::KILL);

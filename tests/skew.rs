@@ -11,8 +11,9 @@ use std::{
 use mysup_ipc::frame::{self, Kind};
 use rustix::process::Signal;
 
-use crate::harness::{
-    Case, Sandbox, command, processes, skip, terminal::Terminal, tree::plant_data, wait_until,
+use crate::{
+    adoption::replace_shim,
+    harness::{Case, Sandbox, command, processes, skip, terminal::Terminal, tree::plant_data, wait_until},
 };
 
 const OTHERS: [(&str, &str); 2] = [("next", "MYSUP_NEXT_BIN"), ("old", "MYSUP_OLD_BIN")];
@@ -137,15 +138,6 @@ fn stops_and_deaths(sandbox: &Sandbox) {
     sandbox.start("three", &[], "sleep 1000");
     sandbox.ok(&["kill", "three"]);
     assert_eq!(sandbox.ok(&["wait", "three"]), "137");
-}
-
-fn replace_shim(sandbox: &Sandbox, name: &str) {
-    let lock = sandbox.state_directory(name).join("lock");
-    let old = sandbox.shim_pid(name);
-    processes::signal(old, Signal::KILL);
-    wait_until("another shim has adopted the container", || {
-        processes::lock_holder(&lock).is_some_and(|pid| pid != old)
-    });
 }
 
 fn unseen_end(sandbox: &Sandbox) {

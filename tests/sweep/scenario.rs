@@ -8,7 +8,7 @@ use super::tracer::{Target, Tracer};
 use crate::harness::{
     Sandbox,
     command::{self, Call, Client, Output},
-    image, processes, wait_until,
+    image, wait_until,
 };
 
 /// Whose system calls are the boundaries.
@@ -190,21 +190,9 @@ pub(super) fn prepare(sandbox: &Sandbox, scenario: Scenario, victim: Victim, cod
             sandbox.ok(&["info"]);
             Target::Gate(gate)
         }
-        (_, Victim::Shim) => Target::Running(shim(sandbox)),
+        (_, Victim::Shim) => Target::Running(sandbox.shim_pid(NAME)),
         (_, Victim::Supervisor) => Target::Running(sandbox.supervisor()),
     }
-}
-
-/// The shim of the container. /proc/locks is no snapshot: while others come and go, a line may be missed.
-#[track_caller]
-fn shim(sandbox: &Sandbox) -> i32 {
-    let lock = sandbox.state_directory(NAME).join(mysup_ipc::layout::LOCK);
-    let mut found = None;
-    wait_until("a shim holds the lock of the container", || {
-        found = processes::lock_holder(&lock);
-        found.is_some()
-    });
-    found.expect("just found")
 }
 
 /// The swept command, and what waits for all that it sets going.
