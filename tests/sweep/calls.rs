@@ -96,6 +96,8 @@ const NEVER_FAIL: &[(&str, &[&str])] = &[
 const ERRORS: &[(&[&str], &[Errno])] = &[
     (&["epoll_wait", "close", "recvfrom"], &[Errno::EINTR]),
     (&["recvmsg", "sendto", "sendmsg"], &[Errno::EINTR, Errno::ENOMEM]),
+    // Of memory that is no file's.
+    (&["mmap"], &[Errno::EAGAIN, Errno::ENOMEM]),
     (&["poll"], &[Errno::EAGAIN, Errno::EINTR, Errno::ENOMEM]),
     (&["getrandom"], &[Errno::EAGAIN, Errno::EINTR, Errno::ENOSYS]),
     (&["accept4"], &[Errno::EINTR, Errno::EMFILE, Errno::ENOMEM, Errno::EPERM]),
@@ -125,14 +127,6 @@ pub(super) fn reason_against(number: u64, on: Option<Object<'_>>, error: Errno) 
     // Nothing interrupts what does not wait (unix_stream_read_generic in the kernel); tokio counts on it.
     let instant = on.is_some_and(|on| name == "recvfrom" && !on.waits);
     (wakes || instant).then_some("this call never gives this error")
-}
-
-/// Why a call is not made to fail while a supervisor starts: tokio and the standard library give up by a panic when the
-/// first threads and the pair of sockets for signals cannot be made. The process ends; nothing was begun.
-pub(super) fn reason_at_start(number: u64) -> Option<&'static str> {
-    let of_the_runtime = ["clone3", "mmap", "socketpair"].contains(&name(number).as_str());
-    of_the_runtime
-        .then_some("the runtime of a starting supervisor panics when it cannot make threads and sockets")
 }
 
 /// Why a call is never made to fail.

@@ -100,9 +100,8 @@ fn reason_against(
         return Some("before main");
     }
     let call = *seen.calls.get(at - 1)?;
-    let starts = (scenario, victim) == (Scenario::Restart, Victim::Supervisor);
     // On what the call works is seen when it comes.
-    calls::reason_against(call, None, error).or_else(|| calls::reason_at_start(call).filter(|_| starts))
+    calls::reason_against(call, None, error)
 }
 
 fn shuffle(cells: &mut [Cell], seed: u64, name: &str) {

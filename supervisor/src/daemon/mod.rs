@@ -9,6 +9,7 @@ mod operations;
 mod processes;
 mod ready;
 mod roots;
+mod runtime;
 mod server;
 mod shutdown;
 
@@ -75,10 +76,7 @@ fn start(config: Config, ready: &mut Ready) -> Result<(), Error> {
     let machine = Machine { capabilities: capabilities::Available::of_this_process(), open_files };
     // Held to the end of this function: dropped after the runtime, so after the last job on disk.
     let _locks = roots::take(&config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::system("start the runtime"))?;
+    let runtime = runtime::start()?;
     let outcome = runtime.block_on(serve(Arc::new(config), machine, ready));
     runtime.shutdown_timeout(LAST_JOBS);
     outcome
