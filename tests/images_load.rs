@@ -31,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         load_needs_little_memory_whatever_the_image,
         damaged_bundles_are_refused_in_one_line,
         layer_that_hides_everything_is_joined_alone,
+        image_of_thirty_layers_is_joined,
     ]
 }
 
@@ -466,4 +467,17 @@ fn layer_that_hides_everything_is_joined_alone(sandbox: &Sandbox) {
     sandbox.kill_supervisor();
     assert_eq!(sandbox.ok(&["run", "--rm", "-w", "/", NAME, script]), "this");
     assert!(sandbox.ok(&["image", "verify"]).ends_with("whole"));
+}
+
+/// Before Linux 6.7 their names must fit into 255 bytes.
+fn image_of_thirty_layers_is_joined(sandbox: &Sandbox) {
+    let mut specimen = Specimen::new("many");
+    for at in 0..27 {
+        let (own, number) = (format!("many/{at}"), at.to_string());
+        specimen.layers.push(crate::harness::image::tar_bytes(&[(&own, &number), ("many/last", &number)]));
+    }
+    specimen.config["rootfs"]["diff_ids"] = Value::from(specimen.diff_ids());
+    load(sandbox, &specimen, NAME);
+    let script = "ls /many | wc -l; cat /many/last";
+    assert_eq!(sandbox.ok(&["run", "--rm", "-w", "/", NAME, script]), "28\n26");
 }

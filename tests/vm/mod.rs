@@ -61,6 +61,7 @@ const CORE: &[&str] = &[
     "shim_kill::shims_killed_ten_at_once_are_all_settled",
     "teardown::second_copy_of_the_overlay_is_unmounted_too",
     "doctor::healthy_instance_is_clean",
+    "images_load::image_of_thirty_layers_is_joined",
 ];
 
 /// Those in which cgroups matter: enough, in the suite, for the layout that is going away.

@@ -15,6 +15,9 @@ use rustix::{
 
 use crate::error::{Call, StartError, Step, SysError};
 
+/// Bytes of an option that fsconfig(2) takes.
+const LONGEST_OPTION: usize = 255;
+
 /// What is joined.
 #[derive(Debug)]
 pub(crate) struct Layers {
@@ -43,8 +46,9 @@ pub(crate) fn mount(driver: StorageDriver, layers: &Layers) -> Result<OwnedFd, S
 fn overlay(layers: &Layers) -> Result<OwnedFd, SysError> {
     let context = open_filesystem("overlay")?;
     set(&context, "source", "mysup")?;
-    // Held until the union is made: an older kernel looks the names up only then.
+    // Both held until the union is made: an older kernel looks the names up only then.
     let _opened = add_lower(&context, &layers.lower)?;
+    let _directory = BackToRoot;
     set(&context, "upperdir", text(&layers.upper)?)?;
     set(&context, "workdir", text(&layers.work)?)?;
     if layers.volatile {
@@ -77,11 +81,27 @@ fn add_lower(context: &OwnedFd, lower: &[PathBuf]) -> Result<Vec<OwnedFd>, SysEr
             result => return result.map(|()| Vec::new()),
         }
     }
-    // All in one text of at most a page, split at colons, without commas: descriptors are short and have neither.
+    // All in one text, split at colons, without commas: the names of descriptors are short and have neither.
     let opened = lower.iter().map(|layer| open_layer(layer)).collect::<Result<Vec<_>, _>>()?;
-    let names: Vec<String> = opened.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-    set(context, "lowerdir", &names.join(":"))?;
+    let names: Vec<String> = opened.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let names = names.join(":");
+    if names.len() > LONGEST_OPTION {
+        let message = format!("{} layers are too many before Linux 6.7; newer kernels take 500", lower.len());
+        return Err(SysError::new("name the lower layers", io::Error::other(message)));
+    }
+    rustix::process::chdir("/proc/self/fd").call(|| "chdir(\"/proc/self/fd\")")?;
+    set(context, "lowerdir", &names)?;
     Ok(opened)
+}
+
+/// A shim works in `/`, wherever it goes for a moment.
+struct BackToRoot;
+
+impl Drop for BackToRoot {
+    fn drop(&mut self) {
+        // There is no root that cannot be entered.
+        let _ = rustix::process::chdir("/");
+    }
 }
 
 /// Before Linux 6.5 overlayfs knows of no context: the kernel collects options of any name as text, and only making
