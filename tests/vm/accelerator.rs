@@ -25,7 +25,7 @@ impl Accelerator {
     pub(super) fn argument(self) -> &'static str {
         match self {
             Accelerator::Kvm => "kvm",
-            Accelerator::Tcg => "tcg,thread=multi",
+            Accelerator::Tcg => "tcg,thread=single",
         }
     }
 }

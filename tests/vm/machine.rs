@@ -55,7 +55,7 @@ impl Machine {
         };
         // The kernel's test of its timer fails by chance on a busy host, and that would be a panic.
         let line = format!(
-            "console=ttyS0 quiet panic=-1 no_timer_check {cgroups}-- {} {}",
+            "console=ttyS0 loglevel=6 softlockup_panic=1 panic=-1 no_timer_check {cgroups}-- {} {}",
             boot.cgroups,
             boot.phases.join(" ")
         );
@@ -130,7 +130,7 @@ impl Machine {
             let bytes = fs::read(&path).unwrap_or_default();
             let text = String::from_utf8_lossy(&bytes).into_owned();
             let lines: Vec<&str> = text.lines().collect();
-            shown.push_str(&lines[lines.len().saturating_sub(20)..].join("\n"));
+            shown.push_str(&lines[lines.len().saturating_sub(120)..].join("\n"));
             shown.push('\n');
         }
         shown
