@@ -5,6 +5,7 @@
 //! most one descriptor.
 
 use std::{
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -21,8 +22,35 @@ use crate::{
     sys::process::{self, Cloned},
 };
 
+/// How long a file system's server may take to say what stands at a path.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// No answer is longer.
 const LONGEST: usize = 1 << 16;
+
+/// Opens `path` by `work`, done aside with the descriptors in `keep`.
+///
+/// # Errors
+/// Those of `work`, and `ETIMEDOUT` if a server does not answer in time.
+pub(crate) fn open(
+    path: &str,
+    keep: &[BorrowedFd<'_>],
+    work: impl FnOnce() -> Result<OwnedFd, SysError>,
+) -> Result<OwnedFd, SysError> {
+    let aside = Aside::start(keep, || match work() {
+        // A descriptor rides with a byte.
+        Ok(fd) => (vec![0], Some(fd)),
+        Err(error) => (error.to_bytes(), None),
+    })?;
+    match aside.wait(PATIENCE)? {
+        Some(Answer { descriptor: Some(fd), .. }) => Ok(fd),
+        Some(Answer { bytes, .. }) => Err(SysError::from_bytes(&bytes)),
+        None => {
+            aside.abandon();
+            let silence = io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer");
+            Err(silence).call(|| format!("open(\"{path}\")"))
+        }
+    }
+}
 
 /// A call under way.
 #[derive(Debug)]

@@ -24,6 +24,19 @@ impl SysError {
     pub(crate) fn errno(&self) -> Option<Errno> {
         Errno::from_io_error(&self.source)
     }
+
+    /// For another process of this program.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let number = self.source.raw_os_error().unwrap_or(libc::EIO);
+        [&number.to_le_bytes()[..], self.call.as_bytes()].concat()
+    }
+
+    /// What another process of this program told; nothing if it died.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let (number, call) = bytes.split_first_chunk().unwrap_or((const { &libc::EIO.to_le_bytes() }, bytes));
+        let source = io::Error::from_raw_os_error(i32::from_le_bytes(*number));
+        Self { call: String::from_utf8_lossy(call).into_owned(), source }
+    }
 }
 
 /// The kernel's word for an error number, without the number.

@@ -140,6 +140,14 @@ impl Location {
         Ok(Self { device: mount.device.clone(), inner: Path::new(&mount.root).join(below), outer })
     }
 
+    /// Whether a call on what is here or below may wait for a server, for ever.
+    pub(crate) fn may_hang(&self, mounts: &[Mount]) -> bool {
+        let here = |mount: &&Mount| self.outer.starts_with(&mount.point);
+        let nearest = mounts.iter().filter(here).max_by_key(|mount| mount.point.len());
+        let below = mounts.iter().filter(|mount| Path::new(&mount.point).starts_with(&self.outer));
+        nearest.into_iter().chain(below).any(Mount::may_hang)
+    }
+
     /// Whether `other` is this, or inside it.
     pub(crate) fn contains(&self, other: &Location) -> bool {
         (self.device == other.device && other.inner.starts_with(&self.inner))

@@ -27,7 +27,6 @@ use crate::{
     rootfs::{self, DetachedRoot, HostDevices, Sources},
     stdio::Stdio,
     teardown::{OwedRecord, boot_id, journal::Journal},
-    user,
 };
 
 /// The lock that says this container's shim lives. Held until the process ends, whatever way that is.
@@ -129,7 +128,7 @@ pub(crate) fn make(
     point::before(point::Step::Attach);
     let root = root.attach(plan, volumes, &devices)?;
     point::after(point::Step::Attach);
-    let user = user::look_up(root.as_fd(), &plan.process.user)?;
+    let user = root.user(&plan.process.user)?;
     point::before(point::Step::Stdio);
     let (stdio, ends) = Stdio::create(ground.run.as_fd(), &root, &plan.process, &user)
         .step("make standard input and output")?;

@@ -28,10 +28,12 @@ pub(crate) use self::{
     volumes::{DetachedVolume, Sources},
 };
 use crate::{
+    aside,
     error::{Call, StartError, Step, SysError},
     namespace,
     sys::mount::{Attributes, set_attributes},
     teardown::journal::Journal,
+    user::{self, User},
 };
 
 /// A root file system that is made and not attached yet.
@@ -82,12 +84,14 @@ impl DetachedRoot {
             .step("mount the root file system")?;
         let root = self.union;
         dev::mount(root.as_fd(), plan, devices)?;
+        let may_hang = volumes.iter().any(DetachedVolume::may_hang);
         for volume in volumes {
-            volume.attach(root.as_fd())?;
+            volume.attach(root.as_fd(), may_hang)?;
         }
-        make_directory(root.as_fd(), &plan.process.cwd, Mode::from_raw_mode(0o755))
-            .step("make the working directory")?;
-        Ok(AttachedRoot { root })
+        let make = || make_directory(root.as_fd(), &plan.process.cwd, Mode::from_raw_mode(0o755));
+        let made = if may_hang { aside::open(&plan.process.cwd, &[root.as_fd()], make) } else { make() };
+        made.step("make the working directory")?;
+        Ok(AttachedRoot { root, may_hang })
     }
 }
 
@@ -95,6 +99,22 @@ impl DetachedRoot {
 #[derive(Debug)]
 pub(crate) struct AttachedRoot {
     root: OwnedFd,
+    may_hang: bool,
+}
+
+impl AttachedRoot {
+    /// Looks the program's user up in it.
+    pub(crate) fn user(&self, text: &str) -> Result<User, StartError> {
+        if self.may_hang {
+            // What has been read once comes from the page cache.
+            let read = || {
+                let _ = user::look_up(self.root.as_fd(), text);
+                self.root.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")
+            };
+            aside::open("/etc/passwd", &[self.root.as_fd()], read).step("read passwd and group")?;
+        }
+        user::look_up(self.root.as_fd(), text)
+    }
 }
 
 impl AsFd for AttachedRoot {

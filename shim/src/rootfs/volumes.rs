@@ -2,11 +2,10 @@
 //! mount with its flags; and attached on a descriptor inside the root. No path is used twice.
 
 use std::{
-    fs, io,
+    fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::fs::DirBuilderExt,
     path::Path,
-    time::Duration,
 };
 
 use mysup_ipc::plan::{ContainerPlan, MountPlan, MountSource};
@@ -18,15 +17,12 @@ use rustix::{
 
 use super::resolve;
 use crate::{
-    aside::{Answer, Aside},
+    aside,
     error::{Call, StartError, SysError},
     mountinfo::{Location, Mount},
     namespace,
     sys::mount::{Attributes, set_attributes},
 };
-
-/// How long a volume's server may take to say what its source is.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a volume's source is compared with.
 #[derive(Debug)]
@@ -44,6 +40,7 @@ pub(crate) struct DetachedVolume {
     source: String,
     mount: OwnedFd,
     directory: bool,
+    may_hang: bool,
 }
 
 impl<'a> Sources<'a> {
@@ -66,10 +63,13 @@ impl<'a> Sources<'a> {
 
     fn open(&self, plan: &MountPlan) -> Result<DetachedVolume, StartError> {
         let failed = |source: SysError| StartError::Volume { destination: plan.destination.clone(), source };
-        let (mount, source) = match &plan.source {
-            MountSource::Bind { path, create } => (self.open_bind(plan, path, *create)?, path.clone()),
+        let (mount, source, may_hang) = match &plan.source {
+            MountSource::Bind { path, create } => {
+                let (mount, may_hang) = self.open_bind(plan, path, *create)?;
+                (mount, path.clone(), may_hang)
+            }
             MountSource::Tmpfs { size, mode, exec } => {
-                (open_tmpfs(*size, *mode, *exec).map_err(failed)?, "tmpfs".to_owned())
+                (open_tmpfs(*size, *mode, *exec).map_err(failed)?, "tmpfs".to_owned(), false)
             }
         };
         if plan.read_only {
@@ -79,10 +79,11 @@ impl<'a> Sources<'a> {
                 .map_err(failed)?;
         }
         let directory = namespace::is_directory(mount.as_fd()).map_err(failed)?;
-        Ok(DetachedVolume { destination: plan.destination.clone(), source, mount, directory })
+        Ok(DetachedVolume { destination: plan.destination.clone(), source, mount, directory, may_hang })
     }
 
-    fn open_bind(&self, plan: &MountPlan, path: &str, create: bool) -> Result<OwnedFd, StartError> {
+    /// A copy of the source's mounts, and whether their servers may be silent.
+    fn open_bind(&self, plan: &MountPlan, path: &str, create: bool) -> Result<(OwnedFd, bool), StartError> {
         let failed = |source: SysError| StartError::Volume { destination: plan.destination.clone(), source };
         let source = match self.open_source(path) {
             Err(error) if error.errno() == Some(Errno::NOENT) && create => {
@@ -96,8 +97,9 @@ impl<'a> Sources<'a> {
             }
             result => result.map_err(failed)?,
         };
-        self.refuse_own(path, source.as_fd(), |own, at| own.overlaps(at))?;
-        namespace::clone_tree(source.as_fd(), "", true).map_err(failed)
+        let at = self.refuse_own(path, source.as_fd(), |own, at| own.overlaps(at))?;
+        let mount = namespace::clone_tree(source.as_fd(), "", true).map_err(failed)?;
+        Ok((mount, at.may_hang(self.mounts)))
     }
 
     /// Opens a source. Where a server may have to be asked, which may never answer, that is done aside and in time.
@@ -113,25 +115,7 @@ impl<'a> Sources<'a> {
                 result => return result.call(call),
             }
         }
-        let work = || match open_path(path) {
-            // A descriptor rides with a byte.
-            Ok(fd) => (vec![0], Some(fd)),
-            Err(error) => (error.errno().unwrap_or(Errno::IO).raw_os_error().to_le_bytes().to_vec(), None),
-        };
-        let aside = Aside::start(&[], work)?;
-        match aside.wait(PATIENCE)? {
-            Some(Answer { descriptor: Some(fd), .. }) => Ok(fd),
-            Some(Answer { bytes, .. }) => {
-                let errno = bytes
-                    .first_chunk()
-                    .map_or(Errno::IO, |errno| Errno::from_raw_os_error(i32::from_le_bytes(*errno)));
-                Err(errno).call(call)
-            }
-            None => {
-                aside.abandon();
-                Err(io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer")).call(call)
-            }
-        }
+        aside::open(path, &[], || open_path(path))
     }
 
     /// Before a missing source is made: the place where it would be made must not be inside ours.
@@ -141,7 +125,7 @@ impl<'a> Sources<'a> {
             .skip(1)
             .find_map(|ancestor| self.open_source(ancestor.to_str()?).ok());
         match existing {
-            Some(ancestor) => self.refuse_own(path, ancestor.as_fd(), Location::contains),
+            Some(ancestor) => self.refuse_own(path, ancestor.as_fd(), Location::contains).map(drop),
             None => Ok(()),
         }
     }
@@ -151,25 +135,31 @@ impl<'a> Sources<'a> {
         path: &str,
         source: BorrowedFd<'_>,
         relation: impl Fn(&Location, &Location) -> bool,
-    ) -> Result<(), StartError> {
+    ) -> Result<Location, StartError> {
         let at = Location::of(source, self.mounts)
             .map_err(|source| StartError::Volume { destination: path.to_owned(), source })?;
         match self.own.iter().find(|(_, own)| relation(own, &at)) {
             Some((own, _)) => Err(StartError::OwnData { volume: path.to_owned(), own: own.clone() }),
-            None => Ok(()),
+            None => Ok(at),
         }
     }
 }
 
 impl DetachedVolume {
-    /// Attaches it inside the root; what is missing of its destination is made (below other volumes: in them).
-    pub(crate) fn attach(self, root: BorrowedFd<'_>) -> Result<(), StartError> {
-        let Self { destination, source, mount, directory } = self;
-        let target = if directory {
-            resolve::make_directory(root, &destination, Mode::from_raw_mode(0o755))
-        } else {
-            resolve::make_file(root, &destination)
+    /// Whether a call on it may wait for a server, for ever.
+    pub(super) fn may_hang(&self) -> bool {
+        self.may_hang
+    }
+
+    /// Attaches it inside the root; what is missing of its destination is made (below other volumes: in them, whose servers
+    /// may be silent if `root_may_hang`).
+    pub(super) fn attach(self, root: BorrowedFd<'_>, root_may_hang: bool) -> Result<(), StartError> {
+        let Self { destination, source, mount, directory, may_hang: _ } = self;
+        let make = || match directory {
+            true => resolve::make_directory(root, &destination, Mode::from_raw_mode(0o755)),
+            false => resolve::make_file(root, &destination),
         };
+        let target = if root_may_hang { aside::open(&destination, &[root], make) } else { make() };
         let kind =
             || StartError::VolumeKind { destination: destination.clone(), source_path: source.clone() };
         let failed = |source: SysError| StartError::Volume { destination: destination.clone(), source };

@@ -4,6 +4,7 @@
 //! is done aside.
 
 use std::{
+    ffi::CString,
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
@@ -47,11 +48,19 @@ fn parse(lines: &str) -> Vec<Holder> {
 /// In a copy of the process `own`.
 fn look(proc: BorrowedFd<'_>, own: u32, id: u64) -> Vec<Holder> {
     let aside = std::process::id();
-    pids(proc)
-        .into_iter()
-        .filter(|pid| ![own, aside].contains(pid) && holds(proc, *pid, id))
-        .map(|pid| Holder { pid, program: program(proc, pid) })
-        .collect()
+    let others: Vec<u32> = pids(proc).into_iter().filter(|pid| ![own, aside].contains(pid)).collect();
+    let mut found: Vec<u32> = others.iter().copied().filter(|pid| holds(proc, *pid, id)).collect();
+    if found.is_empty() {
+        // A call that waits on it holds it too, and no descriptor shows that: an aside of ours that never came back.
+        let here = namespace(proc, own);
+        found = others.into_iter().filter(|pid| here.is_some() && namespace(proc, *pid) == here).collect();
+    }
+    found.into_iter().map(|pid| describe(proc, pid)).collect()
+}
+
+/// A process' mount namespace.
+fn namespace(proc: BorrowedFd<'_>, pid: u32) -> Option<CString> {
+    rustix::fs::readlinkat(proc, format!("{pid}/ns/mnt"), Vec::new()).ok()
 }
 
 /// A process by pid, with its name.
