@@ -99,7 +99,8 @@ const ERRORS: &[(&[&str], &[Errno])] = &[
     // Of memory that is no file's.
     (&["mmap"], &[Errno::EAGAIN, Errno::ENOMEM]),
     (&["poll"], &[Errno::EAGAIN, Errno::EINTR, Errno::ENOMEM]),
-    (&["getrandom"], &[Errno::EAGAIN, Errno::EINTR, Errno::ENOSYS]),
+    // Asked with GRND_INSECURE, or to wait.
+    (&["getrandom"], &[Errno::EINTR, Errno::ENOSYS]),
     (&["accept4"], &[Errno::EINTR, Errno::EMFILE, Errno::ENOMEM, Errno::EPERM]),
 ];
 
