@@ -5,6 +5,7 @@
 //! most one descriptor.
 
 use std::{
+    cell::RefCell,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -24,6 +25,8 @@ use crate::{
 
 /// How long a file system's server may take to say what stands at a path.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So many calls may hang at the same time; each keeps a process.
+const MOST: usize = 16;
 /// No answer is longer.
 const LONGEST: usize = 1 << 16;
 
@@ -75,6 +78,10 @@ impl Aside {
         keep: &[BorrowedFd<'_>],
         work: impl FnOnce() -> (Vec<u8>, Option<OwnedFd>),
     ) -> Result<Self, SysError> {
+        if abandoned() >= MOST {
+            let message = format!("{MOST} calls before this one have not returned");
+            return Err(SysError::new("start a call aside", io::Error::other(message)));
+        }
         let (answer, theirs) = UnixStream::pair().call(|| "socketpair()")?;
         answer.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
         match process::clone_into(0, None).call(|| "clone3()")? {
@@ -123,9 +130,53 @@ impl Aside {
         Ok(Answer { bytes, descriptor: descriptors.pop() })
     }
 
-    /// Does not wait for it any more. It ends when the kernel lets it.
+    /// Does not wait for it any more. It ends when the kernel lets it, and is reaped before the next one is started.
     pub(crate) fn abandon(self) {
         // Fails only if it has ended.
         let _ = process::send_signal(self.pidfd.as_fd(), u8::try_from(libc::SIGKILL).unwrap_or(9));
+        ABANDONED.with_borrow_mut(|all| all.push(self.pidfd));
+    }
+}
+
+thread_local! {
+    /// Calls that nobody waits for any more.
+    static ABANDONED: RefCell<Vec<OwnedFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reaps what has ended of the abandoned, and counts the rest.
+fn abandoned() -> usize {
+    ABANDONED.with_borrow_mut(|all| {
+        all.retain(|pidfd| matches!(reap::status_of(pidfd.as_fd()), Ok(None)));
+        all.len()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn abandoned_calls_are_reaped_before_the_next() {
+        for _ in 0..2 * MOST {
+            let for_ever = || loop {
+                std::thread::park();
+            };
+            Aside::start(&[], for_ever).expect("there is room for it").abandon();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while abandoned() > 0 {
+                assert!(Instant::now() < deadline, "a killed process does not end");
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn error_of_the_other_process_is_told() {
+        let made = open("/x", &[], || Err(SysError::new("open(\"/x\")", Errno::NOENT)));
+        let error = made.expect_err("it fails there");
+        assert_eq!(error.errno(), Some(Errno::NOENT));
+        assert_eq!(error.to_string(), "open(\"/x\")");
     }
 }

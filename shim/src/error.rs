@@ -31,9 +31,11 @@ impl SysError {
         [&number.to_le_bytes()[..], self.call.as_bytes()].concat()
     }
 
-    /// What another process of this program told; nothing if it died.
+    /// What another process of this program told.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
-        let (number, call) = bytes.split_first_chunk().unwrap_or((const { &libc::EIO.to_le_bytes() }, bytes));
+        let Some((number, call)) = bytes.split_first_chunk() else {
+            return Self::new("make a call aside", io::Error::other("the process that was to do it died"));
+        };
         let source = io::Error::from_raw_os_error(i32::from_le_bytes(*number));
         Self { call: String::from_utf8_lossy(call).into_owned(), source }
     }

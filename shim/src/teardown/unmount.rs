@@ -1,7 +1,7 @@
 //! Unmounting what the shim mounted, by mount id: never by device (`umount -A` of a bind takes down other people's mounts)
 //! and never by a path that was not just verified to be that mount.
 
-use std::{io, os::fd::BorrowedFd, time::Duration};
+use std::{os::fd::BorrowedFd, time::Duration};
 
 use mysup_ipc::{layout, teardown::Holder};
 use rustix::{
@@ -105,7 +105,7 @@ pub(crate) fn unmount(proc: BorrowedFd<'_>, mount: &Mount) -> Progress {
     if !mount.may_hang() {
         return ended(proc, mount, detach(mount));
     }
-    match Aside::start(&[], || (encode(&detach(mount)), None)) {
+    match Aside::start(&[], || (encode(detach(mount)), None)) {
         Ok(aside) => Hanging { aside, mount: mount.clone() }.look(proc, PATIENCE),
         Err(error) => Progress::Busy(Busy { error, holders: Vec::new() }),
     }
@@ -158,24 +158,12 @@ fn detach(mount: &Mount) -> Result<(), SysError> {
     }
 }
 
-/// The error number, and the call.
-fn encode(outcome: &Result<(), SysError>) -> Vec<u8> {
-    let (errno, call) = match outcome {
-        Ok(()) => (0, String::new()),
-        Err(error) => (error.errno().unwrap_or(Errno::IO).raw_os_error(), error.to_string()),
-    };
-    [&errno.to_le_bytes()[..], call.as_bytes()].concat()
+fn encode(outcome: Result<(), SysError>) -> Vec<u8> {
+    outcome.map_or_else(|error| error.to_bytes(), |()| 0_i32.to_le_bytes().to_vec())
 }
 
 fn decode(bytes: &[u8]) -> Result<(), SysError> {
-    let Some((errno, call)) = bytes.split_first_chunk() else {
-        let died = io::Error::other("the process that was to do it died");
-        return Err(SysError::new("umount2()", died));
-    };
-    match i32::from_le_bytes(*errno) {
-        0 => Ok(()),
-        errno => Err(Errno::from_raw_os_error(errno)).call(|| String::from_utf8_lossy(call).into_owned()),
-    }
+    if bytes == 0_i32.to_le_bytes() { Ok(()) } else { Err(SysError::from_bytes(bytes)) }
 }
 
 /// After the death of a shim: processes in other mount namespaces that still have its union mounted. The kernel dropped
