@@ -8,7 +8,7 @@ use crate::harness::{
     Case, Sandbox, inspect,
     plant::{self, Bind, Decoys},
     processes,
-    tree::plant_data,
+    tree::{self, plant_data},
     wait_until,
 };
 
@@ -29,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         foreign_file_on_the_mountpoint_is_never_removed_with_it,
         odd_files_in_the_write_layer_are_removed,
         copy_in_another_mount_namespace_does_not_block_the_end,
+        trash_that_could_not_be_emptied_is_when_it_can_be,
     ]
 }
 
@@ -241,4 +242,19 @@ fn copy_in_another_mount_namespace_does_not_block_the_end(sandbox: &Sandbox) {
     other.kill().expect("it runs");
     other.wait().expect("it was killed");
     before.expect_unchanged(Path::new(&v));
+}
+
+/// Nobody asks for it: only the supervisor's own tries can do it after the third.
+fn trash_that_could_not_be_emptied_is_when_it_can_be(sandbox: &Sandbox) {
+    sandbox.run(&["--name", "one"], &["true"]).expect_code(0);
+    let (source, trash) = (sandbox.place("theirs"), sandbox.root().join("trash"));
+    let before = plant_data(&source, "precious");
+    let bind = Bind::new(&source, &trash.join("old/inner"));
+    sandbox.ok(&["rm", "one"]);
+    let log = sandbox.run_root().join("supervisor.log");
+    let refused = || fs::read_to_string(&log).unwrap_or_default().matches("could not be emptied").count();
+    wait_until("it was tried three times", || refused() >= 3);
+    bind.remove();
+    wait_until("the trash is empty", || tree::paths(&trash, &[]).is_empty());
+    before.expect_unchanged(&source);
 }

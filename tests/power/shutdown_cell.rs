@@ -158,9 +158,10 @@ fn prepare(machine: &Machine<'_>, victim: Victim) -> Target {
     let sandbox = machine.sandbox;
     match victim {
         Victim::Supervisor => Target::Running(sandbox.supervisor()),
-        Victim::Shim => {
+        Victim::Shim | Victim::Sweep => {
             let gate = scenario::make_gate(sandbox);
-            scenario::wrap_shim(sandbox, &gate);
+            let word = if victim == Victim::Sweep { "sweep" } else { "run" };
+            scenario::wrap_shim(sandbox, &gate, word);
             sandbox.ok(&["info"]);
             Target::Gate(gate)
         }

@@ -93,7 +93,8 @@ fn reason_against(
 ) -> Option<&'static str> {
     let from_its_start = match (scenario, victim) {
         (Scenario::Restart, Victim::Supervisor)
-        | (Scenario::RunDetached | Scenario::RunForeground, Victim::Shim) => true,
+        | (Scenario::RunDetached | Scenario::RunForeground, Victim::Shim)
+        | (_, Victim::Sweep) => true,
         (_, Victim::Shim | Victim::Supervisor) => false,
     };
     if from_its_start && at <= calls::before_main(&seen.calls) {

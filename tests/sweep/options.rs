@@ -11,7 +11,7 @@ use super::scenario::{SWEEPS, Scenario, Victim};
 
 /// What the command says of itself.
 pub(super) const HELP: &str = "\
-usage: tests/sweep/run [--full] [--errors] [--scenario NAME]... [--victim shim|supervisor] [--seed S]
+usage: tests/sweep/run [--full] [--errors] [--scenario NAME]... [--victim shim|supervisor|sweep] [--seed S]
                        [--error E]... [--each K] [--at N[-M]] [--shard I/N] [--minutes M] [--workers W] [--sample K]
   --full       every boundary; without it a sample of each scenario
   --errors     system calls fail, in place of SIGKILL; --error chooses which (EIO, ENOSPC, ...)
@@ -130,10 +130,10 @@ fn scenario(text: &str) -> Result<Scenario, String> {
 }
 
 fn victim(text: &str) -> Result<Victim, String> {
-    [Victim::Shim, Victim::Supervisor]
+    [Victim::Shim, Victim::Supervisor, Victim::Sweep]
         .into_iter()
         .find(|victim| victim.word() == text)
-        .ok_or_else(|| format!("no victim {text}: shim or supervisor"))
+        .ok_or_else(|| format!("no victim {text}: shim, supervisor or sweep"))
 }
 
 fn range(text: &str) -> Result<RangeInclusive<usize>, String> {

@@ -18,6 +18,8 @@ pub(crate) enum Victim {
     Shim,
     /// The supervisor, all of its threads.
     Supervisor,
+    /// What empties the trash.
+    Sweep,
 }
 
 /// What is swept.
@@ -57,6 +59,7 @@ pub(super) const SWEEPS: &[(Scenario, Victim)] = &[
     (Scenario::RemoveRunning, Victim::Supervisor),
     (Scenario::Restart, Victim::Supervisor),
     (Scenario::Import, Victim::Supervisor),
+    (Scenario::Remove, Victim::Sweep),
 ];
 
 impl Victim {
@@ -65,6 +68,7 @@ impl Victim {
         match self {
             Victim::Shim => "shim",
             Victim::Supervisor => "supervisor",
+            Victim::Sweep => "sweep",
         }
     }
 }
@@ -183,16 +187,20 @@ pub(super) fn prepare(sandbox: &Sandbox, scenario: Scenario, victim: Victim, cod
     match (scenario, victim) {
         // Its predecessor is killed last: any command would start another one.
         (Scenario::Restart, Victim::Supervisor) => Target::Gate(make_gate(sandbox)),
-        (Scenario::RunDetached | Scenario::RunForeground, Victim::Shim) => {
-            sandbox.ok(&["shutdown"]);
-            let gate = make_gate(sandbox);
-            wrap_shim(sandbox, &gate);
-            sandbox.ok(&["info"]);
-            Target::Gate(gate)
-        }
+        (Scenario::RunDetached | Scenario::RunForeground, Victim::Shim) => at_gate(sandbox, "run"),
+        (_, Victim::Sweep) => at_gate(sandbox, "sweep"),
         (_, Victim::Shim) => Target::Running(sandbox.shim_pid(NAME)),
         (_, Victim::Supervisor) => Target::Running(sandbox.supervisor()),
     }
+}
+
+/// Starts an instance whose first shim with this word waits at a gate.
+fn at_gate(sandbox: &Sandbox, word: &str) -> Target {
+    sandbox.ok(&["shutdown"]);
+    let gate = make_gate(sandbox);
+    wrap_shim(sandbox, &gate, word);
+    sandbox.ok(&["info"]);
+    Target::Gate(gate)
 }
 
 /// The swept command, and what waits for all that it sets going.
@@ -239,6 +247,9 @@ pub(super) fn act(sandbox: &Sandbox, scenario: Scenario, victim: Victim, code: i
             Some(sandbox.mysup(&["import", &tar, IMPORTED]))
         }
     };
+    if victim == Victim::Sweep {
+        wait_until("the trash is empty, or the victim dead", || tracer.is_done());
+    }
     tracer.wait_for_quiet();
     Done { told, supervisor }
 }
@@ -263,16 +274,17 @@ fn waiting(gate: &Path) -> String {
     format!("echo $$ > '{gate}/pid'; read -r _ < '{gate}/go'")
 }
 
-/// A `mysup` whose first `mysup-shim run` waits at the gate. What takes a dead shim's place does not.
-pub(crate) fn wrap_shim(sandbox: &Sandbox, gate: &Path) {
+/// A `mysup` whose first `mysup-shim WORD` waits at the gate. What takes a dead one's place does not.
+pub(crate) fn wrap_shim(sandbox: &Sandbox, gate: &Path, word: &str) {
     use std::os::unix::fs::PermissionsExt;
+    fs::write(gate.join("word"), format!("{word}\n")).expect("the sandbox is ours");
     let directory = sandbox.place("bin");
     let real = command::program().with_file_name("mysup-shim");
     if !directory.join("mysup").exists() {
         fs::create_dir_all(&directory).expect("the sandbox is ours");
         fs::copy(command::program(), directory.join("mysup")).expect("mysup is built");
         let script = format!(
-            "#!/bin/sh\nif [ \"$1\" = run ] && [ ! -e '{gate}/once' ]; then : > '{gate}/once'; {}; fi\nexec '{real}' \"$@\"\n",
+            "#!/bin/sh\nread -r word < '{gate}/word'\nif [ \"$1\" = \"$word\" ] && [ ! -e '{gate}/once' ]; then : > '{gate}/once'; {}; fi\nexec '{real}' \"$@\"\n",
             waiting(gate),
             gate = gate.display(),
             real = real.display(),

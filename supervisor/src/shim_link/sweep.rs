@@ -10,7 +10,7 @@ use std::{
 };
 
 use mysup_ipc::exit::ExitStatus;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 use super::{children::Children, spawn::Spawner};
 
@@ -18,6 +18,11 @@ use super::{children::Children, spawn::Spawner};
 const ROOM: Duration = Duration::from_secs(5);
 /// Between two tries.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// What was left in a trash is tried again after this long, and then less and less often.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// At last once in so long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Asks for sweeps.
 #[derive(Debug, Clone, Default)]
@@ -56,10 +61,16 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps whenever it is woken, for ever: it ends with the runtime.
+    /// Sweeps whenever it is woken, and again after a while where something was left; for ever: it ends with the runtime.
     pub(crate) async fn serve(self, spawner: Spawner, children: Arc<Children>, trashes: Vec<PathBuf>) {
+        let mut pause = None;
         loop {
-            self.wanted.notified().await;
+            match pause {
+                None => self.wanted.notified().await,
+                // Woken or not, it is time to sweep.
+                Some(pause) => drop(timeout(pause, self.wanted.notified()).await),
+            }
+            let mut left = false;
             for trash in &trashes {
                 let empty = std::fs::read_dir(trash).is_ok_and(|mut entries| entries.next().is_none());
                 if empty {
@@ -68,16 +79,19 @@ impl Sweeper {
                 let pid = match spawner.sweep(trash) {
                     Ok(pid) => pid,
                     Err(error) => {
-                        tracing::warn!(%error, trash = %trash.display(), "cannot start a sweep, continuing");
+                        tracing::warn!(%error, trash = %trash.display(), "cannot start a sweep, trying again");
+                        left = true;
                         continue;
                     }
                 };
                 // No deadline: the removal of a large tree takes long, and nobody waits for it.
                 let status = children.watch(pid).await.map(ExitStatus::from_wait_status);
                 if status != Ok(ExitStatus::Code(0)) {
-                    tracing::warn!(?status, trash = %trash.display(), "the trash could not be emptied, continuing");
+                    tracing::warn!(?status, trash = %trash.display(), "the trash could not be emptied, trying again");
+                    left = true;
                 }
             }
+            pause = left.then(|| pause.map_or(FIRST_PAUSE, |pause: Duration| (pause * 2).min(LONGEST_PAUSE)));
         }
     }
 }
