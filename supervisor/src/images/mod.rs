@@ -11,7 +11,8 @@
 //! it (incoming.rs). A layer goes through a line of three threads: read and decompress (source.rs), hash, unpack
 //! (pipeline.rs), several layers at once. Between them go a few buffers that are used again and again (memory.rs). The
 //! tar is a stranger's: entries.rs reads it, tree.rs and unpack.rs make the files, on directory descriptors, and
-//! nothing in it can reach out of its own directory. Out: replay.rs reads the tar of a layer again, target.rs writes.
+//! nothing in it can reach out of its own directory. Out: replay.rs reads the tar of a layer again, target.rs writes
+//! (gzip.rs compresses).
 //!
 //! Never here: the removal of a tree (a rename into the trash is all), policy taken from an image, a layer that is
 //! listed before it is on the disk.
@@ -26,6 +27,7 @@ mod docker_archive;
 mod entries;
 mod error;
 mod fields;
+mod gzip;
 mod incoming;
 mod layer_record;
 mod layers;

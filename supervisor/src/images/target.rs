@@ -6,15 +6,16 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use flate2::write::GzEncoder;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::{error::ImageError, outlet::Outlet};
+use super::{error::ImageError, gzip::Gzip, outlet::Outlet};
 
-/// zlib's own default.
-const GZIP_LEVEL: u32 = 6;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
+/// Bytes of what one thread compresses at once; zstd's own 8 MiB would be too much memory for every thread.
+const ZSTD_JOB: u32 = 1 << 20;
+/// Threads of one compressor.
+const THREADS: u32 = 4;
 /// Bytes at once.
 const BUFFER: usize = 128 << 10;
 
@@ -32,7 +33,7 @@ pub(crate) enum Compression {
 /// Compresses on the way to a writer. The same bytes always become the same bytes.
 pub(super) enum Compressor<W: Write> {
     Plain(W),
-    Gzip(GzEncoder<W>),
+    Gzip(Gzip<W>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
@@ -40,8 +41,14 @@ impl<W: Write> Compressor<W> {
     pub(super) fn new(compression: Compression, writer: W) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Self::Plain(writer),
-            Compression::Gzip => Self::Gzip(GzEncoder::new(writer, flate2::Compression::new(GZIP_LEVEL))),
-            Compression::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(writer, ZSTD_LEVEL)?),
+            Compression::Gzip => Self::Gzip(Gzip::new(writer)?),
+            Compression::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(writer, ZSTD_LEVEL)?;
+                // Always in jobs: then the number of threads does not change the bytes.
+                encoder.multithread(threads())?;
+                encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB))?;
+                Self::Zstd(encoder)
+            }
         })
     }
 
@@ -71,6 +78,11 @@ impl<W: Write> Write for Compressor<W> {
             Self::Zstd(encoder) => encoder.flush(),
         }
     }
+}
+
+fn threads() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(processors).unwrap_or(THREADS).min(THREADS)
 }
 
 /// The tar or the directory.

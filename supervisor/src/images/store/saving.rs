@@ -5,7 +5,7 @@ mod docker;
 mod oci;
 
 use std::{
-    io::{self, Read},
+    io::{self, BufReader, Read},
     os::fd::OwnedFd,
 };
 
@@ -23,6 +23,9 @@ use crate::images::{
     replay::Replay,
     target::{Compression, Target},
 };
+
+/// Bytes read at once.
+const BUFFER: usize = 128 << 10;
 
 /// The form of what is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,11 +172,12 @@ impl Store {
     }
 
     /// The bytes of a layer's tar; at their end it is an error if they are not the right ones.
-    fn layer_bytes(&self, layer: &Layer) -> Result<Verified<Replay>, ImageError> {
+    fn layer_bytes(&self, layer: &Layer) -> Result<BufReader<Verified<Replay>>, ImageError> {
         let fault = |source| ImageError::system("read", format!("layer {}", layer.diff_id), source);
         let replay =
             self.0.layers.stored(&layer.chain).and_then(|stored| Replay::new(&stored)).map_err(fault)?;
-        Ok(Verified { reader: replay, hasher: Sha256::new(), expected: layer.diff_id.clone() })
+        let verified = Verified { reader: replay, hasher: Sha256::new(), expected: layer.diff_id.clone() };
+        Ok(BufReader::with_capacity(BUFFER, verified))
     }
 }
 

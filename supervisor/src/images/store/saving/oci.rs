@@ -176,7 +176,7 @@ fn compress(
     let scratch = store.0.layers.scratch().map_err(failed)?;
     let hashing = Hashing { file: scratch, hasher: Sha256::new(), size: 0, cancel };
     let mut compressor = Compressor::new(compression, hashing).map_err(failed)?;
-    let mut bytes = io::BufReader::with_capacity(128 << 10, store.layer_bytes(layer)?);
+    let mut bytes = store.layer_bytes(layer)?;
     io::copy(&mut bytes, &mut compressor).map_err(failed)?;
     let Hashing { mut file, hasher, size, .. } = compressor.finish().map_err(failed)?;
     file.rewind().map_err(failed)?;
