@@ -8,13 +8,13 @@
 use std::{
     fs::File,
     io::Write,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use mysup_ipc::plan::{ContainerPlan, MountPlan, MountSource, Network};
 use rustix::{
-    fs::{AtFlags, Mode, OFlags},
+    fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT},
     io::Errno,
 };
 
@@ -34,6 +34,7 @@ pub(crate) fn create(plan: &ContainerPlan, init: &Path, stage: &Path) -> Result<
     };
     let union = union::mount(plan.rootfs.driver, &layers)?;
     let root = union.as_fd();
+    let parents = Parents::of(root, plan);
     for name in ["dev", "proc", "sys"] {
         make_plain_directory(root, name)?;
     }
@@ -45,7 +46,57 @@ pub(crate) fn create(plan: &ContainerPlan, init: &Path, stage: &Path) -> Result<
         resolve::make_directory(root, &plan.process.cwd, Mode::from_raw_mode(0o755))
             .step("make the working directory")?;
     }
-    Ok(())
+    parents.put_times_back().step("set times in the root file system")
+}
+
+/// The image's directories in which something is made: to the program they are as old as they were, and what it does not
+/// touch in them is not among its changes.
+struct Parents(Vec<(OwnedFd, Timestamps)>);
+
+impl Parents {
+    /// Before anything is made. One that cannot be looked at fails when something is made in it.
+    fn of(root: BorrowedFd<'_>, plan: &ContainerPlan) -> Self {
+        let destinations = plan.mounts.iter().map(|mount| mount.destination.as_str());
+        let made = ["/etc/hosts", plan.process.cwd.as_str()].into_iter().chain(destinations);
+        let noted = made.filter_map(|path| {
+            let directory = deepest(root, path)?;
+            let stat = rustix::fs::fstat(&directory).ok()?;
+            let modified = Timespec {
+                tv_sec: stat.st_mtime,
+                tv_nsec: stat.st_mtime_nsec.try_into().unwrap_or_default(),
+            };
+            let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+            Some((directory, Timestamps { last_access: omit, last_modification: modified }))
+        });
+        Self(noted.collect())
+    }
+
+    fn put_times_back(self) -> Result<(), SysError> {
+        for (directory, times) in self.0 {
+            let now = rustix::fs::fstat(&directory).call(|| "fstat()")?.st_mtime_nsec;
+            if i64::try_from(now).ok() != Some(times.last_modification.tv_nsec) {
+                // KERNEL(5.8): AT_EMPTY_PATH.
+                rustix::fs::utimensat(&directory, "", &times, AtFlags::EMPTY_PATH)
+                    .call(|| "utimensat(AT_EMPTY_PATH)")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last directory on the way to a path that is not there; the root has no time of the image's.
+fn deepest(root: BorrowedFd<'_>, path: &str) -> Option<OwnedFd> {
+    let mut last = None;
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]).skip(1);
+    for end in ends {
+        match resolve::open_in_root(root, path.get(..end)?, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(directory) => last = Some(directory),
+            Err(Errno::NOENT | Errno::NOTDIR) => return last,
+            Err(_) => return None,
+        }
+    }
+    // All of it is there: nothing is made.
+    None
 }
 
 /// /dev, /proc and /sys must be real directories: what is mounted there must not land elsewhere (CVE-2023-27561).

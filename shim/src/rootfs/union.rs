@@ -51,6 +51,9 @@ fn overlay(layers: &Layers) -> Result<OwnedFd, SysError> {
     let _directory = BackToRoot;
     set(&context, "upperdir", text(&layers.upper)?)?;
     set(&context, "workdir", text(&layers.work)?)?;
+    // Some kernels do otherwise by default. The write layer is to have whole files and directories in their places, so that
+    // it can be read without a mount; this turns `metacopy` off, too.
+    set(&context, "redirect_dir", "off")?;
     if layers.volatile {
         rustix::mount::fsconfig_set_flag(context.as_fd(), "volatile")
             .call(|| "fsconfig(overlay, \"volatile\")")?;
