@@ -213,7 +213,9 @@ fn middle(word: &str) -> Vec<u8> {
     );
     layer.add(EntryType::Regular, "data/marked", 0o644, "", b"m", &[("SCHILY.xattr.user.note", b"a\nb=c")]);
     layer.add(EntryType::Regular, &long, 0o644, "", b"l", &[("path", long.as_bytes())]);
-    layer.add(EntryType::Link, "data/other", 0o644, "data/word", b"", &[]);
+    // Some take the time of the last entry of a file.
+    let time: &[(&str, &[u8])] = &[("mtime", b"1700000001.000000001")];
+    layer.add(EntryType::Link, "data/other", 0o644, "data/word", b"", time);
     layer.add(EntryType::Symlink, "data/link", 0o777, "../etc/passwd", b"", &[]);
     layer.add(EntryType::Fifo, "data/fifo", 0o640, "", b"", &[]);
     layer.add(EntryType::Char, "data/null", 0o666, "", b"", &[]);

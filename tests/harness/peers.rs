@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{PATIENCE, Sandbox, holds_within, skip};
+use super::{PATIENCE, Sandbox, holds_within, skip, tree::Tree};
 
 /// Runs a tool to its end and gives its output. One that is not here is a skip.
 #[track_caller]
@@ -117,6 +117,18 @@ impl Drop for Docker {
         }
         let _ = self.daemon.wait();
     }
+}
+
+/// What `docker export` leaves of a tree: whole seconds, and of all attributes capabilities.
+pub(crate) fn as_docker_exports(tree: Tree) -> Tree {
+    tree.seen_by(|_, text| {
+        let (head, attributes) = text.rsplit_once(' ')?;
+        let (before, after) = head.split_once(" mtime ")?;
+        let (seconds, rest) = after.split_once('.')?;
+        let rest = rest.split_once(' ')?.1;
+        let kept: Vec<&str> = attributes.split(',').filter(|one| one.starts_with("security.")).collect();
+        Some(format!("{before} mtime {seconds} {rest} {}", kept.join(",")))
+    })
 }
 
 /// The root file system that umoci makes of an image in an OCI layout.

@@ -54,8 +54,18 @@ impl Tree {
         Tree(found)
     }
 
-    /// Without a path and what is below it.
+    /// As somebody sees it who keeps less: each path with the words of its description, or nothing.
+    pub(crate) fn seen_by(self, keep: impl Fn(&str, &str) -> Option<String>) -> Tree {
+        let seen = |(path, text): (String, String)| keep(&path, &text).map(|text| (path, text));
+        Tree(self.0.into_iter().filter_map(seen).collect())
+    }
+
+    /// Without a path and what is below it; without the root itself if the path is empty.
     pub(crate) fn without(mut self, path: &str) -> Tree {
+        if path.is_empty() {
+            self.0.remove("");
+            return self;
+        }
         let below = format!("{path}/");
         self.0.retain(|name, _| name != path && !name.starts_with(&below));
         self
