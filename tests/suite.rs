@@ -12,6 +12,7 @@ mod chaos_short;
 mod cli;
 mod create_start;
 mod damaged_records;
+mod disk_usage;
 mod doctor;
 mod exec_errors;
 mod exit_status;
@@ -27,6 +28,7 @@ mod lifecycle;
 mod limits;
 mod listing;
 mod logs;
+mod named_volumes;
 mod names;
 mod no_hang;
 mod no_hang_server;
@@ -48,6 +50,7 @@ mod tidy;
 mod user;
 mod vm;
 mod volumes;
+mod volumes_kill;
 mod volumes_refused;
 
 use std::process::ExitCode;
@@ -74,6 +77,9 @@ fn main() -> ExitCode {
         images_peers::cases(),
         volumes::cases(),
         volumes_refused::cases(),
+        named_volumes::cases(),
+        volumes_kill::cases(),
+        disk_usage::cases(),
         limits::cases(),
         isolation::cases(),
         user::cases(),

@@ -8,6 +8,7 @@ use crate::{
     exit::ExitStatus,
     id::{ContainerId, Digest},
     images::{ImageRequest, ImageResponse},
+    storage::{StorageRequest, StorageResponse},
 };
 
 crate::growing::growing!(ImageInfo, SupervisorInfo);
@@ -118,6 +119,8 @@ pub enum Request {
     Heal,
     /// About images. → `Image`, `Done` or `ImageAnswer`
     Image(ImageRequest),
+    /// About volumes, and about the disk. → `Done` or `StorageAnswer`
+    Storage(StorageRequest),
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,
@@ -158,6 +161,8 @@ pub enum Response {
     Info(Box<SupervisorInfo>),
     /// About images.
     ImageAnswer(ImageResponse),
+    /// About volumes, and about the disk.
+    StorageAnswer(StorageResponse),
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,

@@ -15,6 +15,12 @@ pub enum IdError {
         "invalid container name \"{0}\": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 2 to 128 characters"
     )]
     ContainerName(String),
+    /// Not a volume's name.
+    #[error(
+        "invalid volume name \"{0}\": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 2 to 200 characters; a directory of the \
+         host is an absolute path, or one that starts with ./ or ../"
+    )]
+    VolumeName(String),
     /// Not a digest.
     #[error("\"{0}\" is not a digest: it is sha256: and 64 lower-case hexadecimal digits")]
     Digest(String),
@@ -82,7 +88,15 @@ validated_string!(
     /// A container's name as docker allows it.
     ContainerName,
     ContainerName,
-    is_container_name
+    |text| is_word(text, 128)
+);
+
+validated_string!(
+    /// A volume's name as docker allows it, and the name of its directory. Shorter than a file name may be: what is to be
+    /// removed or is not made yet has more around it.
+    VolumeName,
+    VolumeName,
+    |text| is_word(text, 200)
 );
 
 validated_string!(
@@ -91,6 +105,13 @@ validated_string!(
     Digest,
     |text| text.strip_prefix("sha256:").is_some_and(is_hex_64)
 );
+
+impl VolumeName {
+    /// A name that nobody made up, from 32 random bytes: 64 hexadecimal digits, as docker's.
+    pub fn from_random(bytes: [u8; 32]) -> Self {
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
 
 impl ContainerId {
     /// An id from 32 random bytes. Ids whose short form is all digits are refused (`None`): a shell user could
@@ -129,9 +150,9 @@ fn is_hex_64(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-fn is_container_name(text: &str) -> bool {
+fn is_word(text: &str, longest: usize) -> bool {
     let mut bytes = text.bytes();
-    (2..=128).contains(&text.len())
+    (2..=longest).contains(&text.len())
         && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
@@ -148,6 +169,19 @@ mod tests {
         for bad in ["", "a", ".a", "-a", "a/b", "..", "a b", "ä1", &"x".repeat(129)] {
             assert!(bad.parse::<ContainerName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn volume_names_follow_docker_and_are_no_paths() {
+        for good in ["v1", "a.b", "data_1", &"x".repeat(65), &"x".repeat(200)] {
+            assert!(good.parse::<VolumeName>().is_ok(), "{good}");
+        }
+        for bad in
+            ["", "a", ".a", "..", "-a", "a/b", "/a", "../a", "a b", "a\nb", "a:b", "ä1", &"x".repeat(201)]
+        {
+            assert!(bad.parse::<VolumeName>().is_err(), "{bad}");
+        }
+        assert_eq!(VolumeName::from_random([0xab; 32]).as_str(), "ab".repeat(32));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/containers/<id>/       config.json (ephemeral.json)  exit  teardown  lock  log log.1 ...  upper/ work/ init/ stage/
+//! ROOT/volumes/<name>/        volume.json  _data/  (fresh)  (_data.new/)
 //! ROOT/trash/                 what is to be deleted is renamed here first
 //! RUN_ROOT/containers/<id>/   shim.sock  journal  plan  start  init-status  stdin stdout stderr  mnt/
 //! ```
@@ -47,6 +48,19 @@ pub const STDIN: &str = "stdin";
 pub const STDOUT: &str = "stdout";
 /// FIFO in a container's run directory: standard error of the program.
 pub const STDERR: &str = "stderr";
+
+/// Directory below the state root that holds one directory for each volume.
+pub const VOLUMES: &str = "volumes";
+/// File in a volume's directory: what is known of it (written by the supervisor).
+pub const VOLUME: &str = "volume.json";
+/// Directory in a volume's directory: what containers see.
+pub const VOLUME_DATA: &str = "_data";
+/// Directory in a volume's directory: the image's content while it is being copied, under an exclusive flock of the
+/// volume's directory. Without that lock it is rubbish.
+pub const VOLUME_COPY: &str = "_data.new";
+/// Empty file in a volume's directory, until a container has it for the first time: only then may content of an image
+/// come into it.
+pub const VOLUME_FRESH: &str = "fresh";
 
 /// Directory below both roots that holds one directory for each container.
 pub const CONTAINERS: &str = "containers";

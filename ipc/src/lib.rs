@@ -47,4 +47,5 @@ pub mod plan;
 pub mod point;
 pub mod record;
 pub mod shim;
+pub mod storage;
 pub mod teardown;

@@ -8,6 +8,7 @@ crate::growing::growing!(
     ContainerPlan,
     RootfsPlan,
     MountPlan,
+    VolumeMount,
     ProcessPlan,
     Limits,
     LogPlan,
@@ -116,6 +117,36 @@ pub enum MountSource {
         /// Programs may be executed from it.
         exec: bool,
     },
+    /// A volume of mysup's own.
+    Volume(VolumeMount),
+}
+
+impl MountPlan {
+    /// The volume that it mounts.
+    pub fn volume(&self) -> Option<&VolumeMount> {
+        match &self.source {
+            MountSource::Volume(volume) => Some(volume),
+            MountSource::Bind { .. } | MountSource::Tmpfs { .. } => None,
+        }
+    }
+}
+
+/// A volume of mysup's own in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct VolumeMount {
+    /// Its name; empty in what a client asks for: the supervisor makes one up.
+    pub name: String,
+    /// It was made for this container alone: `rm -v` and `--rm` remove it.
+    pub anonymous: bool,
+    /// The image's content is not copied into it at its first use.
+    pub no_copy: bool,
+    /// It is to be gone with its container, so nothing in it has to survive a power cut.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// Its directory, absolute; in plans and in what is shown, not in records.
+    #[serde(default)]
+    pub directory: String,
 }
 
 /// The program.

@@ -103,6 +103,12 @@ steps! {
     KeepLayer = "keep-layer",
     /// Supervisor: a layer goes into the trash.
     DropLayer = "drop-layer",
+    /// Shim: the image's content is copied into a new volume.
+    FillVolume = "fill-volume",
+    /// Supervisor: a new volume.
+    MakeVolume = "make-volume",
+    /// Supervisor: a volume goes into the trash.
+    DropVolume = "drop-volume",
     /// Supervisor: an image's record.
     ImageRecord = "image-record",
     /// Supervisor: the removal of an image's record.

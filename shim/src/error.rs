@@ -97,6 +97,17 @@ pub(crate) enum StartError {
         #[source]
         source: SysError,
     },
+    /// A new volume could not be filled with the image's content.
+    #[error("cannot fill volume {volume} with what the image has at {destination} (nocopy leaves it empty)")]
+    VolumeFilling {
+        /// Which.
+        volume: String,
+        /// Where.
+        destination: String,
+        /// The call.
+        #[source]
+        source: SysError,
+    },
     /// A file is to be mounted on a directory or the other way round.
     #[error("cannot mount {source_path} at {destination}: one is a directory and the other is not")]
     VolumeKind {
@@ -167,6 +178,7 @@ impl StartError {
             | StartError::Nul(_) => ErrorCode::Invalid,
             StartError::System { .. }
             | StartError::Volume { .. }
+            | StartError::VolumeFilling { .. }
             | StartError::NoController { .. }
             | StartError::NoUnion(_)
             | StartError::Child { .. } => ErrorCode::System,

@@ -24,7 +24,7 @@ use crate::{
     init::{self, Held, OwnInit, Prepared},
     mountinfo,
     namespace::{self, HostNamespace},
-    rootfs::{self, DetachedRoot, HostDevices, Sources},
+    rootfs::{self, DetachedRoot, HostDevices, Sources, own_volumes},
     stdio::Stdio,
     teardown::{OwedRecord, boot_id, journal::Journal},
 };
@@ -109,11 +109,12 @@ pub(crate) fn make(
     host: &mut Option<HostNamespace>,
 ) -> Result<Made, StartError> {
     let mounts = mountinfo::read().step("read the mount table")?;
-    let volumes = Sources::new(plan, &mounts).step("look at mysup's own directories")?.open_all(plan)?;
+    let mut volumes = Sources::new(plan, &mounts).step("look at mysup's own directories")?.open_all(plan)?;
     let hierarchies = cgroup::find_hierarchies(&mounts);
     let cgroups = Cgroups::create(plan, &hierarchies, &mut ground.journal)?;
     ground.cgroups = cgroups.directories().step("open the cgroups")?;
     let root = DetachedRoot::create(plan, &mut ground.journal)?;
+    volumes.extend(own_volumes::open_all(plan, root.union())?);
     let devices =
         if plan.privileged { HostDevices::read().step("read /dev")? } else { HostDevices::default() };
     let own_init = if plan.process.init {

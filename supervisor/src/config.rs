@@ -24,6 +24,11 @@ impl Config {
         self.run_root.join(layout::CONTAINERS)
     }
 
+    /// The directory with one directory for each volume.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join(layout::VOLUMES)
+    }
+
     /// Where things of the state root go to be deleted.
     pub(crate) fn trash(&self) -> PathBuf {
         self.root.join(layout::TRASH)

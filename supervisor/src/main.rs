@@ -8,8 +8,10 @@ mod error;
 mod images;
 mod log;
 mod registry;
+mod sealed;
 mod shim_link;
 mod sys;
+mod volumes;
 
 use std::process::ExitCode;
 

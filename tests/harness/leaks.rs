@@ -92,6 +92,35 @@ pub(crate) fn expect_idle_supervisor(sandbox: &Sandbox) {
     assert!(clean, "the supervisor of removed containers is not idle:\n{}", wrong.join("\n"));
 }
 
+/// Fails unless each volume on the disk is one that is listed, whole, and not of a container that took it along. Removes them.
+#[track_caller]
+pub(crate) fn expect_no_volume_but_listed(sandbox: &Sandbox) {
+    let volumes = sandbox.root().join(mysup_ipc::layout::VOLUMES);
+    let mut wrong = Vec::new();
+    let clean = holds_within(Duration::from_secs(10), || {
+        let listed = sandbox.ok(&["volume", "ls", "-q"]);
+        let listed: BTreeSet<&str> = listed.lines().collect();
+        wrong = tree::paths(&volumes, &[]);
+        wrong.retain(|path| match path.split_once('/') {
+            None => !listed.contains(path.as_str()),
+            Some((_, inner)) => inner.starts_with("_data.new") || inner.ends_with(".tmp"),
+        });
+        for name in listed {
+            let record = fs::read_to_string(volumes.join(name).join(mysup_ipc::layout::VOLUME));
+            if record.is_ok_and(|record| record.contains("\"ephemeral\": true")) {
+                wrong.push(format!("{name} was to go with its container"));
+            }
+        }
+        wrong.is_empty()
+    });
+    assert!(clean, "left among the volumes:\n{}", wrong.join("\n"));
+    let listed = sandbox.ok(&["volume", "ls", "-q"]);
+    let listed: Vec<&str> = listed.lines().collect();
+    if !listed.is_empty() {
+        sandbox.ok(&[&["volume", "rm"], &listed[..]].concat());
+    }
+}
+
 /// Fails if anything of a sandbox is left after its shutdown.
 #[track_caller]
 pub(crate) fn expect_nothing_left(sandbox: &Sandbox) {

@@ -396,6 +396,7 @@ impl Sandbox {
         if !all.is_empty() {
             self.ok(&[&["rm", "-f", "-v"], &all[..]].concat());
         }
+        leaks::expect_no_volume_but_listed(self);
         leaks::expect_idle_supervisor(self);
         self.ok(&["shutdown", "--containers"]);
         leaks::expect_nothing_left(self);

@@ -9,7 +9,7 @@ use mysup_ipc::layout;
 
 use super::{
     cell::Cell,
-    scenario::{self, RENAMED, Scenario},
+    scenario::{self, KEPT, RENAMED, Scenario},
     victims::{FollowUp, Present, Victims},
 };
 use crate::{
@@ -150,7 +150,9 @@ pub(super) fn judge(sandbox: &Sandbox, fate: &Fate, told: Option<&Output>) -> Op
     }
     let changed = changed_by_recovery(sandbox);
     if fate.scenario.has_container() {
-        sandbox.mysup(&["rm", "-f", NAME]).expect_code(0);
+        sandbox.mysup(&["rm", "-f", "-v", NAME]).expect_code(0);
+        expect_volumes(sandbox, &[KEPT]);
+        leaks::expect_no_volume_but_listed(sandbox);
     }
     sandbox.run(&["--rm", "--name", NAME], &["true"]).expect_code(0);
     expect_no_panic(sandbox);
@@ -173,6 +175,10 @@ fn judge_container(sandbox: &Sandbox, fate: &Fate, told: Option<&Output>) {
     let proof = Proof::read(sandbox);
     match status.as_str() {
         "exited" => judge_end(sandbox, fate, &proof),
+        "absent" if fate.scenario == Scenario::Ephemeral || fate.scenario == Scenario::Remove => {
+            // What went took its anonymous volume along, and nothing else.
+            expect_volumes(sandbox, &[KEPT]);
+        }
         "created" => {
             assert!(!proof.started, "a container that ran is only created: {proof:?} {}", shown(told))
         }
@@ -203,6 +209,17 @@ fn judge_container(sandbox: &Sandbox, fate: &Fate, told: Option<&Output>) {
         | Scenario::Import
         | Scenario::RemoveImage => {}
     }
+}
+
+/// No other volumes than these, and with what is in them.
+#[track_caller]
+fn expect_volumes(sandbox: &Sandbox, names: &[&str]) {
+    let mut listed = String::new();
+    let as_expected = holds_within(SETTLED, || {
+        listed = sandbox.ok(&["volume", "ls", "-q"]);
+        listed.lines().all(|name| names.contains(&name))
+    });
+    assert!(as_expected, "these volumes are there, and only {names:?} may be:\n{listed}");
 }
 
 fn shown(told: Option<&Output>) -> String {

@@ -23,7 +23,7 @@ pub(super) enum Scenario {
     Failing,
     /// `create`, then `start`.
     CreateStart,
-    /// `rm` of an ended container with a write layer.
+    /// `rm -v` of an ended container with a write layer and an anonymous volume.
     Remove,
     /// `rename` of a running container.
     Rename,
@@ -38,6 +38,9 @@ pub(super) enum Scenario {
     /// `rmi` of an image.
     RemoveImage,
 }
+
+/// The volume that is nobody's to remove.
+pub(super) const KEPT: &str = "kept";
 
 /// The other name of `rename`.
 pub(super) const RENAMED: &str = "two";
@@ -127,6 +130,10 @@ fn words(sandbox: &Sandbox, verb: &[&str], code: i32, scenario: Scenario) -> Vec
     // The inner one first: the order is mysup's business.
     for (name, to) in [("b", "/a/b"), ("a", "/a"), ("proof", "/proof")] {
         words.extend(["-v".to_owned(), format!("{}:{to}", sandbox.place(name).display())]);
+    }
+    // mysup's own: one that stays, and one without a name, which is filled with what the image has there.
+    for volume in [format!("{KEPT}:/kept"), "/etc".to_owned()] {
+        words.extend(["-v".to_owned(), volume]);
     }
     words.push(image::NAME.to_owned());
     if scenario == Scenario::Failing {
@@ -229,7 +236,7 @@ impl<'a> Play<'a> {
             Scenario::CreateStart => {
                 vec![words(sandbox, &["create"], code, scenario), line(&["start", NAME])]
             }
-            Scenario::Remove => vec![line(&["rm", NAME])],
+            Scenario::Remove => vec![line(&["rm", "-v", NAME])],
             Scenario::Rename => vec![line(&["rename", NAME, RENAMED])],
             Scenario::Reboot => vec![line(&["ps"])],
             Scenario::Import => vec![line(&["import", &extra_tar(sandbox), IMPORTED])],

@@ -228,7 +228,7 @@ fn use_it(machine: &Machine<'_>, shown: &[Shown]) {
     assert_eq!(sandbox.ok(&["images", "-q"]), "");
     let mut left = Vec::new();
     let clean = holds_within(crate::harness::PATIENCE, || {
-        left = ["containers", "images", "layers", "trash"]
+        left = ["containers", "images", "layers", "trash", "volumes"]
             .iter()
             .flat_map(|name| names(&sandbox.root().join(name)))
             .collect();

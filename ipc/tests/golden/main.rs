@@ -7,6 +7,7 @@
 
 mod named;
 mod samples;
+mod storage;
 
 use std::{collections::BTreeMap, fmt::Write as _};
 

@@ -34,8 +34,8 @@ macro_rules! named {
 }
 
 named!(Request: Info, Create, Run, Start, Stop, Restart, Kill, Wait, Remove, Rename, List, Inspect, Top, Import, Images,
-    RemoveImage, Shutdown, Heal, Image; never Unknown);
-named!(Response: Done, Error, Created, Exited, Containers, Processes, Image, Images, Removed, Info, ImageAnswer;
+    RemoveImage, Shutdown, Heal, Image, Storage; never Unknown);
+named!(Response: Done, Error, Created, Exited, Containers, Processes, Image, Images, Removed, Info, ImageAnswer, StorageAnswer;
     never Unknown);
 named!(ToShim: Plan, Teardown, Hello, Stop, Signal, Stdin, StdinEnd, Resize, RetryTeardown, Adopt, InitReaped;
     never Unknown);
@@ -50,7 +50,7 @@ named!(Outcome: Done, Failed; never);
 named!(Lifetime: Nothing, Record, WriteLayer; never);
 named!(StorageDriver: Overlay, Aufs; never);
 named!(Network: None, Host; never);
-named!(MountSource: Bind, Tmpfs; never);
+named!(MountSource: Bind, Tmpfs, Volume; never);
 named!(ImageSource: Named, Archive, Directory; never);
 named!(ContainerState: Created, Starting, Running, Stopping, TearingDown, Exited, Leftover, Unreachable, Damaged; never);
 named!(Role: Supervisor, Attach, LogFollower; never);

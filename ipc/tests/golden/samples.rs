@@ -19,7 +19,7 @@ use mysup_ipc::{
     teardown::{Holder, JournalEntry, Outcome, StepKind, TeardownReport, TeardownStep},
 };
 
-use crate::named::Named;
+use crate::{named::Named, storage};
 
 /// A message or record with its bytes of today.
 pub(crate) struct Sample {
@@ -63,15 +63,15 @@ const ROLES: [Role; 3] = [Role::Supervisor, Role::Attach(AttachPlan { stdin: tru
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 const SIZE: TerminalSize = TerminalSize { rows: 24, columns: 80 };
 
-fn text(words: &str) -> String {
+pub(crate) fn text(words: &str) -> String {
     words.to_owned()
 }
 
-fn texts(words: &[&str]) -> Vec<String> {
+pub(crate) fn texts(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| text(word)).collect()
 }
 
-fn id() -> ContainerId {
+pub(crate) fn id() -> ContainerId {
     "ab".repeat(32).parse().expect("an id")
 }
 
@@ -83,12 +83,26 @@ fn mount_sources() -> Vec<MountSource> {
     vec![
         MountSource::Bind { path: text("/data"), create: true },
         MountSource::Tmpfs { size: Some(1 << 20), mode: 0o1777, exec: true },
+        MountSource::Volume(storage::volume_mount()),
     ]
 }
 
+fn mount(source: MountSource) -> MountPlan {
+    MountPlan { destination: text("/m"), read_only: true, source }
+}
+
+/// Without volumes: those came later than what is made of these.
 fn mounts() -> Vec<MountPlan> {
-    let mount = |source| MountPlan { destination: text("/m"), read_only: true, source };
-    mount_sources().into_iter().map(mount).collect()
+    mount_sources().into_iter().take(2).map(mount).collect()
+}
+
+/// A plan, changed.
+fn plan_with(change: impl FnOnce(&mut ContainerPlan)) -> ToShim {
+    let mut plan = plan(Lifetime::Record, StorageDriver::Overlay, Network::None);
+    if let ToShim::Plan(plan) = &mut plan {
+        change(plan);
+    }
+    plan
 }
 
 fn image_sources() -> Vec<ImageSource> {
@@ -228,7 +242,7 @@ fn info(state: ContainerState) -> ContainerInfo {
     }
 }
 
-fn image() -> ImageInfo {
+pub(crate) fn image() -> ImageInfo {
     ImageInfo { id: digest(), names: texts(&["a:b"]), created_at: 51, size: 52, layers: vec![digest()] }
 }
 
@@ -256,6 +270,7 @@ fn requests() -> Vec<Request> {
         Request::Heal,
     ]);
     all.extend(image_requests().map(Request::Image));
+    all.extend(storage::requests().map(Request::Storage));
     all
 }
 
@@ -327,6 +342,7 @@ fn responses() -> Vec<Response> {
         })),
     ]);
     all.extend(image_responses().map(Response::ImageAnswer));
+    all.extend(storage::responses().map(Response::StorageAnswer));
     all
 }
 
@@ -351,6 +367,7 @@ fn to_shim() -> Vec<ToShim> {
         ToShim::RetryTeardown,
         ToShim::Adopt(AdoptOrder { state_dir, run_dir }),
         ToShim::InitReaped { status: 256 },
+        plan_with(|plan| plan.mounts = mount_sources().into_iter().map(mount).collect()),
     ]);
     all
 }

@@ -163,7 +163,7 @@ fn make_mountpoint(root: BorrowedFd<'_>, mount: &MountPlan, all: &[MountPlan]) -
         return Ok(());
     }
     let directory = match &mount.source {
-        MountSource::Tmpfs { .. } => true,
+        MountSource::Tmpfs { .. } | MountSource::Volume(_) => true,
         MountSource::Bind { path, .. } => std::fs::metadata(path).map_or(true, |source| source.is_dir()),
     };
     let made = if directory {

@@ -1,8 +1,10 @@
 //! The root file system: made as detached mounts in the host's namespace (a death before they are attached leaves nothing),
 //! then attached in the shim's own. Layers, top first: write layer, container-init layer, image layers.
 
+mod copy;
 mod dev;
 mod init_layer;
+pub(crate) mod own_volumes;
 mod resolve;
 mod union;
 pub(crate) mod volumes;
@@ -73,11 +75,16 @@ impl DetachedRoot {
         Ok(Self { union })
     }
 
+    /// What images, init layer and write layer have together.
+    pub(crate) fn union(&self) -> BorrowedFd<'_> {
+        self.union.as_fd()
+    }
+
     /// Attaches it at the mountpoint in the shim's namespace, with everything that is mounted below it.
     pub(crate) fn attach(
         self,
         plan: &ContainerPlan,
-        volumes: Vec<DetachedVolume>,
+        mut volumes: Vec<DetachedVolume>,
         devices: &HostDevices,
     ) -> Result<AttachedRoot, StartError> {
         namespace::attach(self.union.as_fd(), rustix::fs::CWD, layout::MOUNTPOINT)
@@ -85,6 +92,7 @@ impl DetachedRoot {
         let root = self.union;
         dev::mount(root.as_fd(), plan, devices)?;
         let may_hang = volumes.iter().any(DetachedVolume::may_hang);
+        volumes.sort_by_key(DetachedVolume::depth);
         for volume in volumes {
             volume.attach(root.as_fd(), may_hang)?;
         }

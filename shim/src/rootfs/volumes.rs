@@ -54,16 +54,15 @@ impl<'a> Sources<'a> {
         Ok(Self { mounts, own })
     }
 
-    /// Makes all mounts of the plan, outermost first.
+    /// Makes all mounts of the plan but those of mysup's own volumes, which `own_volumes.rs` makes.
     pub(crate) fn open_all(&self, plan: &ContainerPlan) -> Result<Vec<DetachedVolume>, StartError> {
-        let mut sorted: Vec<&MountPlan> = plan.mounts.iter().collect();
-        sorted.sort_by_key(|mount| mount.destination.split('/').filter(|part| !part.is_empty()).count());
-        sorted.into_iter().map(|mount| self.open(mount)).collect()
+        plan.mounts.iter().filter_map(|mount| self.open(mount).transpose()).collect()
     }
 
-    fn open(&self, plan: &MountPlan) -> Result<DetachedVolume, StartError> {
+    fn open(&self, plan: &MountPlan) -> Result<Option<DetachedVolume>, StartError> {
         let failed = |source: SysError| StartError::Volume { destination: plan.destination.clone(), source };
         let (mount, source, may_hang) = match &plan.source {
+            MountSource::Volume(_) => return Ok(None),
             MountSource::Bind { path, create } => {
                 let (mount, may_hang) = self.open_bind(plan, path, *create)?;
                 (mount, path.clone(), may_hang)
@@ -72,14 +71,7 @@ impl<'a> Sources<'a> {
                 (open_tmpfs(*size, *mode, *exec).map_err(failed)?, "tmpfs".to_owned(), false)
             }
         };
-        if plan.read_only {
-            let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, private: false, recursive: true };
-            set_attributes(mount.as_fd(), attributes)
-                .call(|| format!("mount_setattr(\"{source}\", MOUNT_ATTR_RDONLY)"))
-                .map_err(failed)?;
-        }
-        let directory = namespace::is_directory(mount.as_fd()).map_err(failed)?;
-        Ok(DetachedVolume { destination: plan.destination.clone(), source, mount, directory, may_hang })
+        DetachedVolume::new(plan, source, mount, may_hang).map(Some)
     }
 
     /// A copy of the source's mounts, and whether their servers may be silent.
@@ -146,6 +138,29 @@ impl<'a> Sources<'a> {
 }
 
 impl DetachedVolume {
+    /// A mount with what the plan says of it; `source` is for people. `may_hang`: its servers may be silent.
+    pub(super) fn new(
+        plan: &MountPlan,
+        source: String,
+        mount: OwnedFd,
+        may_hang: bool,
+    ) -> Result<Self, StartError> {
+        let failed = |source: SysError| StartError::Volume { destination: plan.destination.clone(), source };
+        if plan.read_only {
+            let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, private: false, recursive: true };
+            set_attributes(mount.as_fd(), attributes)
+                .call(|| format!("mount_setattr(\"{source}\", MOUNT_ATTR_RDONLY)"))
+                .map_err(failed)?;
+        }
+        let directory = namespace::is_directory(mount.as_fd()).map_err(failed)?;
+        Ok(Self { destination: plan.destination.clone(), source, mount, directory, may_hang })
+    }
+
+    /// How deep its destination is: outer ones are attached first.
+    pub(super) fn depth(&self) -> usize {
+        self.destination.split('/').filter(|part| !part.is_empty()).count()
+    }
+
     /// Whether a call on it may wait for a server, for ever.
     pub(super) fn may_hang(&self) -> bool {
         self.may_hang

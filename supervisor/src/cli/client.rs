@@ -18,6 +18,7 @@ use mysup_ipc::{
     error::{ErrorCode, WireError},
     images::ImageRequest,
     layout,
+    storage::StorageRequest,
 };
 use nix::{fcntl::OFlag, unistd};
 
@@ -284,6 +285,12 @@ fn may_be_repeated(request: &Request) -> bool {
             | ImageRequest::Inspect { .. }
             | ImageRequest::History { .. }
             | ImageRequest::Tag { .. },
+        )
+        | Request::Storage(
+            StorageRequest::CreateVolume { name: Some(_), .. }
+            | StorageRequest::ListVolumes
+            | StorageRequest::InspectVolume { .. }
+            | StorageRequest::DiskUsage,
         ) => true,
         Request::Create(_)
         | Request::Run { .. }
@@ -300,6 +307,11 @@ fn may_be_repeated(request: &Request) -> bool {
             | ImageRequest::Save { .. }
             | ImageRequest::Prune { .. }
             | ImageRequest::Verify { .. },
+        )
+        | Request::Storage(
+            StorageRequest::CreateVolume { name: None, .. }
+            | StorageRequest::RemoveVolume { .. }
+            | StorageRequest::PruneVolumes { .. },
         )
         | Request::Shutdown { .. }
         | Request::Unknown => false,

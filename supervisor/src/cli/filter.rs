@@ -1,10 +1,10 @@
 //! `ps --filter KEY=VALUE`: the same key twice means either (labels: both), different keys mean all of them.
 
-use mysup_ipc::{container::ContainerInfo, exit::ExitStatus};
+use mysup_ipc::{container::ContainerInfo, exit::ExitStatus, plan::MountSource};
 
 use super::{error::CliError, ps, values::Invalid};
 
-const KEYS: &str = "id, name, label, exited, status, ancestor, before, since";
+const KEYS: &str = "id, name, label, exited, status, ancestor, before, since, volume";
 const STATES: [&str; 9] =
     ["created", "running", "paused", "restarting", "removing", "exited", "dead", "leftover", "unreachable"];
 
@@ -19,6 +19,7 @@ pub(crate) struct Filters {
     ancestors: Vec<String>,
     before: Vec<String>,
     since: Vec<String>,
+    volumes: Vec<String>,
 }
 
 impl Filters {
@@ -57,6 +58,7 @@ impl Filters {
             "ancestor" => self.ancestors.push(owned),
             "before" => self.before.push(owned),
             "since" => self.since.push(owned),
+            "volume" => self.volumes.push(owned),
             _ => return Err(unknown()),
         }
         Ok(())
@@ -83,7 +85,8 @@ impl Filters {
             })
             && any(&self.codes, |code| ended_with(info, *code))
             && any(&self.states, |state| info.state.word() == state)
-            && any(&self.ancestors, |image| is_made_from(info, image));
+            && any(&self.ancestors, |image| is_made_from(info, image))
+            && any(&self.volumes, |volume| has_volume(info, volume));
         if !fits {
             return Ok(false);
         }
@@ -134,6 +137,16 @@ fn is_made_from(info: &ContainerInfo, image: &str) -> bool {
     let hex = id.strip_prefix("sha256:").unwrap_or(&id);
     tagged(label) == tagged(image)
         || image.len() >= 4 && hex.starts_with(image.strip_prefix("sha256:").unwrap_or(image))
+}
+
+/// By the name of a volume, or by the place where anything is mounted.
+fn has_volume(info: &ContainerInfo, wanted: &str) -> bool {
+    let mounts = info.config.as_ref().map_or(&[][..], |config| &config.mounts);
+    mounts.iter().any(|mount| {
+        mount.destination == wanted
+            || mount.volume().is_some_and(|volume| volume.name == wanted)
+            || matches!(&mount.source, MountSource::Bind { path, .. } if path == wanted)
+    })
 }
 
 fn find<'a>(all: &'a [ContainerInfo], wanted: &str) -> Result<&'a ContainerInfo, CliError> {

@@ -4,7 +4,7 @@ use mysup_ipc::{
     container::{ContainerConfig, ContainerInfo, ContainerState},
     exit::ExitStatus,
     layout,
-    plan::{MountPlan, MountSource, StorageDriver},
+    plan::{MountPlan, MountSource, StorageDriver, VolumeMount},
     teardown::{Outcome, TeardownReport},
 };
 use serde_json::{Value, json, ser::PrettyFormatter};
@@ -190,13 +190,16 @@ fn bind_text(mount: &MountPlan) -> Option<String> {
         MountSource::Bind { path, .. } => {
             Some(format!("{path}:{}:{}", mount.destination, mode(mount.read_only)))
         }
-        MountSource::Tmpfs { .. } => None,
+        MountSource::Volume(volume) if !volume.anonymous => {
+            Some(format!("{}:{}:{}", volume.name, mount.destination, mode(mount.read_only)))
+        }
+        MountSource::Volume(_) | MountSource::Tmpfs { .. } => None,
     }
 }
 
 fn tmpfs_text(mount: &MountPlan) -> Option<String> {
     match &mount.source {
-        MountSource::Bind { .. } => None,
+        MountSource::Bind { .. } | MountSource::Volume(_) => None,
         MountSource::Tmpfs { size, mode: bits, exec } => {
             let size = size.map_or(String::new(), |size| format!(",size={size}"));
             let exec = if *exec { "exec" } else { "noexec" };
@@ -209,6 +212,7 @@ fn mount(mount: &MountPlan) -> Value {
     let (kind, source) = match &mount.source {
         MountSource::Bind { path, .. } => ("bind", path.as_str()),
         MountSource::Tmpfs { .. } => ("tmpfs", ""),
+        MountSource::Volume(volume) => return volume_mount(mount, volume),
     };
     json!({
         "Type": kind,
@@ -217,6 +221,19 @@ fn mount(mount: &MountPlan) -> Value {
         "Mode": if mount.read_only { "ro" } else { "" },
         "RW": !mount.read_only,
         "Propagation": if kind == "bind" { "rprivate" } else { "" },
+    })
+}
+
+fn volume_mount(mount: &MountPlan, volume: &VolumeMount) -> Value {
+    json!({
+        "Type": "volume",
+        "Name": volume.name,
+        "Source": format!("{}/{}", volume.directory, layout::VOLUME_DATA),
+        "Destination": mount.destination,
+        "Driver": "local",
+        "Mode": if mount.read_only { "ro" } else { "" },
+        "RW": !mount.read_only,
+        "Propagation": "",
     })
 }
 

@@ -6,7 +6,9 @@
 mod args;
 mod attach;
 mod client;
+mod confirm;
 mod describe;
+mod disk;
 mod doctor;
 mod error;
 mod filter;
@@ -26,6 +28,7 @@ mod template;
 mod terminal;
 mod top;
 mod values;
+mod volumes;
 
 use std::ffi::OsString;
 
@@ -94,6 +97,9 @@ pub(crate) fn run(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, F
         | Verb::Tag(_)
         | Verb::History(_)
         | Verb::Image(_)
+        | Verb::Volume(_)
+        | Verb::System(_)
+        | Verb::Container(_)
         | Verb::Info(_)
         | Verb::Version(_)
         | Verb::Doctor(_)
@@ -143,6 +149,9 @@ fn dispatch(line: &CommandLine) -> Result<Outcome, CliError> {
         Verb::Tag(args) => images::tag(instance, args)?,
         Verb::History(args) => images::history(instance, args)?,
         Verb::Image(args) => images::image(instance, args)?,
+        Verb::Volume(args) => volumes::volume(instance, args)?,
+        Verb::System(args) => disk::system(instance, args)?,
+        Verb::Container(args) => disk::container(instance, args)?,
         Verb::Info(args) => system::info(instance, args)?,
         Verb::Version(args) => system::version(instance, args)?,
         Verb::Doctor(args) => doctor::doctor(instance, args)?,

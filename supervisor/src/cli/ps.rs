@@ -93,7 +93,7 @@ fn row(info: &ContainerInfo, now: u64, whole: bool) -> Value {
         .map(|config| config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect())
         .unwrap_or_default();
     let mounts: Vec<&str> = config
-        .map(|config| config.mounts.iter().filter_map(|mount| bind_source(&mount.source)).collect())
+        .map(|config| config.mounts.iter().filter_map(|mount| mount_label(&mount.source)).collect())
         .unwrap_or_default();
     json!({
         "ID": if whole { info.id.as_str() } else { info.id.short() },
@@ -109,13 +109,23 @@ fn row(info: &ContainerInfo, now: u64, whole: bool) -> Value {
         "Mounts": mounts.join(","),
         "Networks": config.map_or("", |config| network_name(config.network)),
         "Size": "0B",
-        "LocalVolumes": "0",
+        "LocalVolumes": config
+            .map_or(0, |config| config.mounts.iter().filter(|mount| mount.volume().is_some()).count())
+            .to_string(),
     })
 }
 
-fn bind_source(source: &MountSource) -> Option<&str> {
+/// A row as in the list, with a size.
+pub(crate) fn sized_row(info: &ContainerInfo, now: u64, size: u64) -> Value {
+    let mut row = row(info, now, false);
+    row["Size"] = Value::from(describe::size(size));
+    row
+}
+
+fn mount_label(source: &MountSource) -> Option<&str> {
     match source {
         MountSource::Bind { path, .. } => Some(path),
+        MountSource::Volume(volume) => Some(&volume.name),
         MountSource::Tmpfs { .. } => None,
     }
 }

@@ -11,9 +11,10 @@ use mysup_ipc::{
 
 use super::{
     image_requests, info,
-    operations::{Client, Launch, Operations, Prepared, Removal},
+    operations::{Client, Launch, Operations, Prepared, Removal, Volumes},
     processes,
     shutdown::Shutdown,
+    storage_requests,
 };
 use crate::{error::system_failure, registry::plan::Attach, shim_link::spawn::is_socket, sys};
 
@@ -81,11 +82,9 @@ impl Api {
                 let id = registry.resolve(&container).await?;
                 registry.wait(&id).await.map(exited)
             }
-            // There are no anonymous volumes yet, so none can be removed with a container.
-            Request::Remove { container, force, volumes: _ } => {
+            Request::Remove { container, force, volumes } => {
                 let id = registry.resolve(&container).await?;
-                let how = if force { Removal::Force } else { Removal::Plain };
-                finished(operations.remove(id, how)).await.map(done)
+                finished(operations.remove(id, Removal::of(force), Volumes::of(volumes))).await.map(done)
             }
             Request::Rename { container, name } => {
                 let id = registry.resolve(&container).await?;
@@ -108,7 +107,7 @@ impl Api {
                     .await
                     .map(Response::Removed)
             }
-            Request::Heal => registry.heal().await.map(done),
+            Request::Heal => finished(storage_requests::heal(operations)).await.map(done),
             Request::Unknown => Err(unknown_request()),
             Request::Shutdown { containers } => {
                 self.shutdown.close();
@@ -121,6 +120,7 @@ impl Api {
             Request::Image(request) => {
                 image_requests::answer(&operations, request, descriptors.pop_front()).await
             }
+            Request::Storage(request) => storage_requests::answer(&operations, request).await,
         }
     }
 

@@ -12,6 +12,8 @@ mod roots;
 mod runtime;
 mod server;
 mod shutdown;
+mod storage_requests;
+mod usage;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +36,7 @@ use crate::{
         recover::{self, Boot},
     },
     shim_link::{children::Children, spawn::Spawner, sweep::Sweeper},
-    sys,
+    sys, volumes,
 };
 
 /// How long the living shims of an earlier supervisor may take before the API answers without them.
@@ -83,25 +85,29 @@ fn start(config: Config, ready: &mut Ready) -> Result<(), Error> {
 }
 
 async fn serve(config: Arc<Config>, machine: Machine, ready: &mut Ready) -> Result<(), Error> {
+    let (spawner, children) = (Spawner::find()?, Arc::new(Children::default()));
+    let (sweeper, freed) = (Sweeper::new(), Arc::new(Notify::new()));
+    start_helpers(&config, &spawner, &children, &sweeper);
+    let Recovered { images, volumes, found } = recovered(Arc::clone(&config), sweeper.clone()).await?;
     let means = Means {
         config: Arc::clone(&config),
-        spawner: Spawner::find()?,
-        children: Arc::new(Children::default()),
-        sweeper: Sweeper::new(),
-        freed: Arc::new(Notify::new()),
+        spawner,
+        children,
+        sweeper: sweeper.clone(),
+        freed: Arc::clone(&freed),
+        volumes: volumes.clone(),
     };
-    let (sweeper, freed) = (means.sweeper.clone(), Arc::clone(&means.freed));
-    start_helpers(&means);
-    let (store, found) = recovered(Arc::clone(&config), sweeper.clone()).await?;
     let (registry, handle) = Registry::new(means, found);
     // Detached: it ends with the runtime.
     drop(tokio::spawn(registry.run()));
     adopted(&handle).await;
 
-    let images = Images::new(store, sweeper.clone());
+    let images = Images::new(images, sweeper.clone());
     let listener = listen(&config)?;
     let shutdown = Shutdown::new();
-    let operations = Operations { registry: handle, images, config: Arc::clone(&config), machine };
+    let operations = Operations { registry: handle, images, volumes, config: Arc::clone(&config), machine };
+    // Before anybody is answered, so that the first list of volumes is true.
+    storage_requests::settle(&operations).await;
     // Detached: it ends with the runtime.
     drop(tokio::spawn(collect(operations.clone(), freed, sweeper.clone())));
     sweeper.wake();
@@ -116,28 +122,36 @@ async fn serve(config: Arc<Config>, machine: Machine, ready: &mut Ready) -> Resu
     Ok(())
 }
 
-fn start_helpers(means: &Means) {
-    let children = Arc::clone(&means.children);
+fn start_helpers(config: &Config, spawner: &Spawner, children: &Arc<Children>, sweeper: &Sweeper) {
+    let reaper = Arc::clone(children);
     // Detached, both: they end with the runtime.
     drop(tokio::spawn(async move {
-        if let Err(error) = children.serve().await {
+        if let Err(error) = reaper.serve().await {
             tracing::error!(%error, "cannot watch for ended children");
         }
     }));
-    let trashes = vec![means.config.trash(), means.config.run_trash()];
-    let sweeper = means.sweeper.clone();
-    drop(tokio::spawn(sweeper.serve(means.spawner.clone(), Arc::clone(&means.children), trashes)));
+    let trashes = vec![config.trash(), config.run_trash()];
+    drop(tokio::spawn(sweeper.clone().serve(spawner.clone(), Arc::clone(children), trashes)));
 }
 
-async fn recovered(config: Arc<Config>, sweeper: Sweeper) -> Result<(Store, Vec<recover::Found>), Error> {
+/// What was found on the disk.
+struct Recovered {
+    images: Store,
+    volumes: volumes::Store,
+    found: Vec<recover::Found>,
+}
+
+async fn recovered(config: Arc<Config>, sweeper: Sweeper) -> Result<Recovered, Error> {
     let work = move || {
-        let store = Store::open(&config.root, sweeper).map_err(|error| Error::Images(error.to_wire()))?;
+        let images =
+            Store::open(&config.root, sweeper.clone()).map_err(|error| Error::Images(error.to_wire()))?;
+        let volumes = volumes::Store::open(&config, sweeper)?;
         let boot = roots::boot(&config)?;
         let found = recover::scan(&config, boot)?;
         if boot == Boot::Other {
             roots::write_boot(&config)?;
         }
-        Ok((store, found))
+        Ok(Recovered { images, volumes, found })
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
@@ -171,10 +185,13 @@ fn listen(config: &Config) -> Result<UnixListener, Error> {
     UnixListener::bind(path).map_err(Error::file("listen on", socket))
 }
 
-/// Lets go of images that were removed while containers needed them.
+/// Lets go of images that were removed while containers needed them, and of volumes that were to go with a container.
 async fn collect(operations: Operations, freed: Arc<Notify>, sweeper: Sweeper) {
     loop {
         operations.images.collect(&operations.registry).await;
+        if operations.volumes.take_owed() {
+            storage_requests::settle(&operations).await;
+        }
         sweeper.wake();
         freed.notified().await;
         sleep(GATHER).await;

@@ -19,12 +19,13 @@ use crate::{
     config::Config,
     error::system_failure,
     registry::{
-        Draft, Handle, Look, StartOrder, capabilities,
+        Anonymous, Draft, Handle, Look, StartOrder, capabilities,
         plan::{self, Attach, Machine},
         record::Record,
         state::{Live, State},
     },
     sys,
+    volumes::{self, naming},
 };
 
 /// SIGKILL.
@@ -45,6 +46,8 @@ pub(super) struct Operations {
     pub(super) registry: Handle,
     /// The images.
     pub(super) images: Images,
+    /// The volumes.
+    pub(super) volumes: volumes::Store,
     /// Where everything is.
     pub(super) config: Arc<Config>,
     /// What this machine gives every container.
@@ -93,6 +96,7 @@ impl Operations {
         info::check_driver(config.storage_driver)?;
         let held = self.images.hold(&config.image, archive).await?;
         let id = fresh_id()?;
+        naming::complete(&mut config, &held.config.volumes, random)?;
         let program = plan::merge(&id, &config, &held.config, &self.config)?;
         for (key, value) in &held.config.labels {
             if !config.labels.iter().any(|(own, _)| own == key) {
@@ -114,7 +118,31 @@ impl Operations {
     /// Makes a container.
     pub(super) async fn create(self, prepared: Prepared) -> Result<ContainerId, WireError> {
         // `held` lives until the registry knows the container.
-        self.registry.create(prepared.draft).await
+        self.create_with_volumes(prepared.draft).await
+    }
+
+    /// A container that cannot get its volumes is none. Its record comes first: the volumes are then somebody's.
+    async fn create_with_volumes(&self, draft: Draft) -> Result<ContainerId, WireError> {
+        let wanted = naming::wanted(&draft.id, &draft.config.mounts);
+        let id = self.registry.create(draft).await?;
+        if let Err(error) = self.make_volumes(wanted).await {
+            // The error that is told is the one that came first.
+            let _ = self.registry.remove(&id, Anonymous::Go(Vec::new())).await;
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Makes those volumes that are not there.
+    async fn make_volumes(&self, wanted: Vec<volumes::Draft>) -> Result<(), WireError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let store = self.volumes.clone();
+        let job = move || wanted.iter().try_for_each(|draft| store.make(draft));
+        tokio::task::spawn_blocking(job)
+            .await
+            .map_err(|panic| system_failure("cannot make volumes", &panic))?
     }
 
     /// Makes and starts a container. One that cannot be started stays, with its error, unless it has `--rm`.
@@ -125,7 +153,7 @@ impl Operations {
     ) -> Result<ContainerId, WireError> {
         let Prepared { draft, held } = prepared;
         let ephemeral = draft.config.remove;
-        let id = self.registry.create(draft).await?;
+        let id = self.create_with_volumes(draft).await?;
         // From here on the registry names the container as a user of its image; a start may take long.
         let layers = held.into_layers();
         let outcome = match self.registry.look(&id).await {
@@ -135,7 +163,7 @@ impl Operations {
         };
         if outcome.is_err() && ephemeral {
             // Usually gone already; this is for a start that never reached a shim.
-            let _ = self.registry.remove(&id).await;
+            let _ = self.registry.remove(&id, Anonymous::Go(Vec::new())).await;
         }
         outcome.map(|()| id)
     }
@@ -171,6 +199,7 @@ impl Operations {
                 Some(image) => self.images.hold_known(image).await?,
                 None => self.images.hold(&record.config.image, None).await?,
             };
+            self.make_volumes(naming::wanted(&id, &record.config.mounts)).await?;
             return self.launch(&record, held.into_layers(), client).await;
         }
     }
@@ -255,12 +284,17 @@ impl Operations {
     }
 
     /// Removes a container; a running one only with force. With force it is removed later if something stands in the way.
-    pub(super) async fn remove(self, id: ContainerId, how: Removal) -> Result<(), WireError> {
-        match (self.try_to_remove(&id, how).await, how) {
+    pub(super) async fn remove(
+        self,
+        id: ContainerId,
+        how: Removal,
+        volumes: Volumes,
+    ) -> Result<(), WireError> {
+        match (self.try_to_remove(&id, how, volumes).await, how) {
             (Err(error), Removal::Force)
                 if matches!(error.code, ErrorCode::Timeout | ErrorCode::Leftover) =>
             {
-                match self.registry.doom(&id).await {
+                match self.registry.doom(&id, volumes.anonymous()).await {
                     Ok(()) => {
                         let message = format!("{}; it is removed when that is over", error.message);
                         Err(WireError::new(error.code, message))
@@ -273,7 +307,7 @@ impl Operations {
         }
     }
 
-    async fn try_to_remove(&self, id: &ContainerId, how: Removal) -> Result<(), WireError> {
+    async fn try_to_remove(&self, id: &ContainerId, how: Removal, volumes: Volumes) -> Result<(), WireError> {
         let deadline = Instant::now() + PATIENCE;
         // One that is gone meanwhile is found so below.
         let _ = self.reachable(id).await;
@@ -306,8 +340,19 @@ impl Operations {
                 }
                 continue;
             }
-            return self.registry.remove(id).await;
+            let anonymous = match (&look.record, volumes) {
+                (Err(_), Volumes::Anonymous) => self.volumes_made_for(id).await?,
+                (_, volumes) => volumes.anonymous(),
+            };
+            return self.registry.remove(id, anonymous).await;
         }
+    }
+
+    /// The record of a container that could tell is damaged; those of its volumes may be whole.
+    async fn volumes_made_for(&self, id: &ContainerId) -> Result<Anonymous, WireError> {
+        let (store, id) = (self.volumes.clone(), id.clone());
+        let found = tokio::task::spawn_blocking(move || store.made_for(&id)).await;
+        found.map(Anonymous::Go).map_err(|panic| system_failure("cannot look at volumes", &panic))
     }
 
     /// Stops all containers at once, each with its own grace; one that is to be waited for without end is.
@@ -332,6 +377,36 @@ pub(super) enum Removal {
     Plain,
     /// It is killed first.
     Force,
+}
+
+/// What is removed with a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Volumes {
+    /// No volume.
+    None,
+    /// Its anonymous volumes.
+    Anonymous,
+}
+
+impl Removal {
+    /// As the flag says.
+    pub(super) fn of(force: bool) -> Self {
+        if force { Removal::Force } else { Removal::Plain }
+    }
+}
+
+impl Volumes {
+    /// As the flag says.
+    pub(super) fn of(anonymous: bool) -> Self {
+        if anonymous { Volumes::Anonymous } else { Volumes::None }
+    }
+
+    fn anonymous(self) -> Anonymous {
+        match self {
+            Volumes::None => Anonymous::Stay,
+            Volumes::Anonymous => Anonymous::Go(Vec::new()),
+        }
+    }
 }
 
 /// Whether a request can go on.

@@ -37,7 +37,9 @@ pub(super) fn take(config: &Config) -> Result<Vec<RunLock>, Error> {
             Err(LockRefusal::Io(error)) => return Err(Error::file("lock", path)(error)),
         }
     }
-    for directory in [config.containers(), config.trash(), config.run_containers(), config.run_trash()] {
+    let own =
+        [config.containers(), config.volumes(), config.trash(), config.run_containers(), config.run_trash()];
+    for directory in own {
         private(&directory)?;
     }
     Ok(locks)

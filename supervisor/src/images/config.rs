@@ -57,6 +57,8 @@ pub(crate) struct ImageConfig {
     pub(crate) workdir: String,
     /// `user[:group]`; empty is root.
     pub(crate) user: String,
+    /// Where it wants volumes.
+    pub(crate) volumes: Vec<String>,
     /// Name or number of a signal.
     pub(crate) stop_signal: Option<String>,
     /// For people and tools.
@@ -117,6 +119,7 @@ impl Configuration {
                 entrypoint: list(|config| config.entrypoint()),
                 workdir: word(|config| config.working_dir()).unwrap_or_default(),
                 user: word(|config| config.user()).unwrap_or_default(),
+                volumes: list(|config| config.volumes()),
                 stop_signal: word(|config| config.stop_signal()),
                 labels: labels.into_iter().collect(),
             },

@@ -15,7 +15,7 @@ use mysup_ipc::{
 use tokio::sync::oneshot;
 
 use super::{
-    Reply,
+    Reply, plan,
     record::Record,
     state::{Live, State},
 };
@@ -53,6 +53,8 @@ pub(crate) struct Container {
     pub(crate) silence: String,
     /// It was to be removed by force, and something stood in the way: it goes when that is over.
     pub(crate) doomed: bool,
+    /// Its anonymous volumes are to go then, too.
+    pub(crate) volumes_go: bool,
     /// A job writes one of its records.
     pub(crate) busy: bool,
     /// Those who wait for its program to run.
@@ -86,6 +88,7 @@ impl Container {
             sent_stop: None,
             silence: String::new(),
             doomed: false,
+            volumes_go: false,
             busy: false,
             starters: Vec::new(),
             watchers: Vec::new(),
@@ -126,7 +129,7 @@ impl Container {
             id: self.id.clone(),
             name: self.name().cloned(),
             created_at: record.map_or(0, |record| record.created_at),
-            config: record.map(|record| record.config.clone()),
+            config: record.map(|record| plan::with_directories(record.config.clone(), own)),
             image: record.and_then(|record| record.image.clone()),
             args,
             env,

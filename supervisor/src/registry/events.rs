@@ -16,6 +16,7 @@ use super::{
     jobs::JobDone,
     record::Record,
     state::{self, Live, Said, State, Want},
+    volumes::Anonymous,
 };
 use crate::{
     shim_link::{Command, Event, LinkMessage},
@@ -73,14 +74,22 @@ impl Registry {
 
     /// Nothing is left of a container's last run: what must be on disk before anybody is told gets there.
     fn finish(&mut self, id: &ContainerId) {
-        let Some(container) = self.containers.get_mut(id) else { return };
+        let Some(container) = self.containers.get(id) else { return };
         if container.is_ephemeral() {
+            let leaving = self.leaving_with(container, &Anonymous::Stay).unwrap_or_else(|error| {
+                // The container goes all the same: its shim has removed it already.
+                tracing::warn!(container = %id, error = %error.message, "volumes stay for now, continuing");
+                self.means.volumes.owe();
+                Vec::new()
+            });
+            let Some(container) = self.containers.get_mut(id) else { return };
             if let Ok(state) = state::next(&container.state, state::Event::Wanted(Want::Remove)) {
                 container.state = state;
-                self.job_bury(id);
+                self.job_bury(id, leaving);
             }
             return;
         }
+        let Some(container) = self.containers.get_mut(id) else { return };
         match (&container.failure, container.exit.clone()) {
             (Some(_), Some(report)) => {
                 container.busy = true;

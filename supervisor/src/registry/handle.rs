@@ -6,7 +6,7 @@ use mysup_ipc::{
     container::{ContainerConfig, ContainerInfo},
     error::{ErrorCode, WireError},
     exit::ExitReport,
-    id::{ContainerId, ContainerName, Digest},
+    id::{ContainerId, ContainerName, Digest, VolumeName},
     plan::ContainerPlan,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +15,9 @@ use super::{
     Reply, gone,
     record::{Program, Record},
     state::State,
+    volumes::{Anonymous, Staying, VolumeUsers},
 };
+use crate::volumes::Leaving;
 
 /// A container to be made.
 #[derive(Debug)]
@@ -79,9 +81,9 @@ pub(crate) enum Message {
     /// Wait for its end.
     Wait(ContainerId, oneshot::Sender<ExitReport>),
     /// Remove the record of one that has no shim; answered when its name is free.
-    Remove(ContainerId, Reply<()>),
+    Remove(ContainerId, Anonymous, Reply<()>),
     /// Kill and remove it whenever that can be done.
-    Doom(ContainerId, Reply<()>),
+    Doom(ContainerId, Anonymous, Reply<()>),
     /// Give it another name.
     Rename(ContainerId, ContainerName, Reply<()>),
     /// All of them, newest first.
@@ -90,6 +92,10 @@ pub(crate) enum Message {
     Inspect(ContainerId, Reply<ContainerInfo>),
     /// Who uses which image.
     ImageUsers(oneshot::Sender<Vec<ImageUser>>),
+    /// Who has which volume.
+    VolumeUsers(oneshot::Sender<VolumeUsers>),
+    /// Mark volumes that nobody has as leaving.
+    LeaveVolumes(Vec<VolumeName>, oneshot::Sender<Vec<Result<Leaving, Staying>>>),
     /// Try again what was left, and look for what came meanwhile; answered when all of it is under way.
     Heal(Reply<()>),
     /// How many shims do not answer.
@@ -174,13 +180,13 @@ impl Handle {
     }
 
     /// Removes its record.
-    pub(crate) async fn remove(&self, id: &ContainerId) -> Result<(), WireError> {
-        self.ask(|reply| Message::Remove(id.clone(), reply)).await?
+    pub(crate) async fn remove(&self, id: &ContainerId, anonymous: Anonymous) -> Result<(), WireError> {
+        self.ask(|reply| Message::Remove(id.clone(), anonymous, reply)).await?
     }
 
     /// Kills and removes it whenever that can be done.
-    pub(crate) async fn doom(&self, id: &ContainerId) -> Result<(), WireError> {
-        self.ask(|reply| Message::Doom(id.clone(), reply)).await?
+    pub(crate) async fn doom(&self, id: &ContainerId, anonymous: Anonymous) -> Result<(), WireError> {
+        self.ask(|reply| Message::Doom(id.clone(), anonymous, reply)).await?
     }
 
     /// Gives it another name.
@@ -201,6 +207,19 @@ impl Handle {
     /// Who uses which image.
     pub(crate) async fn image_users(&self) -> Result<Vec<ImageUser>, WireError> {
         self.ask(Message::ImageUsers).await
+    }
+
+    /// Who has which volume.
+    pub(crate) async fn volume_users(&self) -> Result<VolumeUsers, WireError> {
+        self.ask(Message::VolumeUsers).await
+    }
+
+    /// Marks volumes that nobody has as leaving, or says of each why not.
+    pub(crate) async fn leave_volumes(
+        &self,
+        names: Vec<VolumeName>,
+    ) -> Result<Vec<Result<Leaving, Staying>>, WireError> {
+        self.ask(|reply| Message::LeaveVolumes(names, reply)).await
     }
 
     /// Does what is done at a start.

@@ -6,7 +6,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io,
     os::{fd::AsFd, unix::fs::DirBuilderExt},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -18,12 +18,12 @@ use mysup_ipc::{
     record::{self, Durability, ReadError},
 };
 
-use super::{Registry, Reply, record::Record, recover::Found};
+use super::{Registry, Reply, container::Container, record::Record, recover::Found, trash::move_into};
 use crate::{
     config::{Config, Places},
     error::{file_error, system_failure},
     shim_link::{lost::recorded_exit, sweep::Sweeper},
-    sys,
+    volumes::Leaving,
 };
 
 /// A job that has ended, and for whom.
@@ -48,10 +48,28 @@ impl Registry {
         self.job(move || make(&config, &record), move |result| JobDone::Created(id, result, reply));
     }
 
-    pub(super) fn job_bury(&self, id: &ContainerId) {
+    /// With the volumes that go with it, which go first: a container without its volumes can be removed once more, volumes
+    /// without their container would be nobody's.
+    pub(super) fn job_bury(&self, id: &ContainerId, leaving: Vec<Leaving>) {
         let (places, id) = (self.means.config.places(id), id.clone());
-        let sweeper = self.means.sweeper.clone();
-        self.job(move || bury(&places, &sweeper), move |result| JobDone::Buried(id, result));
+        let (sweeper, volumes) = (self.means.sweeper.clone(), self.means.volumes.clone());
+        let is_ephemeral = self.containers.get(&id).is_some_and(Container::is_ephemeral);
+        self.job(
+            move || {
+                for volume in &leaving {
+                    match volumes.remove(volume) {
+                        Err(error) if is_ephemeral => {
+                            // Its shim may have removed it already; nobody is there to try again.
+                            tracing::warn!(error = %error.message, "a volume stays for now, continuing");
+                            volumes.owe();
+                        }
+                        result => drop(result?),
+                    }
+                }
+                bury(&places, &sweeper)
+            },
+            move |result| JobDone::Buried(id, result),
+        );
     }
 
     pub(super) fn job_rename(&self, id: &ContainerId, record: Arc<Record>, reply: Reply<()>) {
@@ -214,26 +232,6 @@ fn try_bury(places: &Places, sweeper: &Sweeper) -> Result<(), WireError> {
         return Err(file_error("sync", parent, error));
     }
     Ok(())
-}
-
-/// Renames something into a trash on the same file system; false if it is not there.
-pub(super) fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
-    move_into(path, trash).map(|moved| moved.is_some())
-}
-
-/// Where it is then.
-fn move_into(path: &Path, trash: &Path) -> io::Result<Option<PathBuf>> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-    let target = trash.join(format!("{parent}-{name}-{}", sys::now()));
-    point::before(point::Step::Discard);
-    let renamed = fs::rename(path, &target);
-    point::after(point::Step::Discard);
-    match renamed {
-        Ok(()) => Ok(Some(target)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Writes an exit record unless there is one: the first durable value wins, and one that is damaged is none. Only for

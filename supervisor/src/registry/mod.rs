@@ -15,6 +15,8 @@ pub(crate) mod record;
 pub(crate) mod recover;
 mod requests;
 pub(crate) mod state;
+pub(crate) mod trash;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -31,14 +33,18 @@ use mysup_ipc::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::handle::Message;
-pub(crate) use self::handle::{Draft, Handle, Look, StartOrder};
 use self::{container::Container, jobs::JobDone, recover::Found, state::State};
+pub(crate) use self::{
+    handle::{Draft, Handle, Look, StartOrder},
+    volumes::{Anonymous, Staying, VolumeUsers},
+};
 use crate::{
     config::Config,
     shim_link::{
         Events, Link, LinkMessage, children::Children, entry::Entry, spawn::Spawner, sweep::Sweeper,
         task::Task,
     },
+    volumes::Store,
 };
 
 /// The way back to who asked.
@@ -62,6 +68,8 @@ pub(crate) struct Means {
     pub(crate) sweeper: Sweeper,
     /// Woken when a container was removed: its image may be free.
     pub(crate) freed: Arc<Notify>,
+    /// The volumes that containers may have.
+    pub(crate) volumes: Store,
 }
 
 /// The owner of all containers.

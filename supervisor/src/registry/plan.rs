@@ -187,7 +187,7 @@ fn check_mounts(mounts: &[MountPlan], own: &Config) -> Result<(), WireError> {
             return Err(invalid(format!("Duplicate mount point: {destination}")));
         }
         match &mount.source {
-            MountSource::Tmpfs { .. } => {}
+            MountSource::Tmpfs { .. } | MountSource::Volume(_) => {}
             MountSource::Bind { path, .. } => check_bind(path, own)?,
         }
     }
@@ -252,7 +252,7 @@ pub(crate) fn build(
             layers: layers.iter().map(|layer| text(layer)).collect(),
             read_only: config.read_only,
         },
-        mounts: config.mounts.clone(),
+        mounts: with_directories(config.clone(), own).mounts,
         hostname: hostname(&record.id, config),
         process: ProcessPlan {
             args: record.program.args.clone(),
@@ -277,6 +277,16 @@ pub(crate) fn build(
             Attach::Both => Some(AttachPlan { stdin: true }),
         },
     })
+}
+
+/// The same, and where its volumes are.
+pub(crate) fn with_directories(mut config: ContainerConfig, own: &Config) -> ContainerConfig {
+    for mount in &mut config.mounts {
+        if let MountSource::Volume(volume) = &mut mount.source {
+            volume.directory = text(&own.volumes().join(&volume.name));
+        }
+    }
+    config
 }
 
 /// What remains of a container after its end.

@@ -1,16 +1,10 @@
-//! One container on disk: `config.json`, a header line and JSON.
-//!
-//! ```text
-//! mysup-container 1 <sha256 of the rest, hex> <bytes of the rest>\n
-//! { ... }
-//! ```
-//! JSON, so that a person can read it; the header, so that half a file, or a file with a changed byte, is never taken
-//! for a container. One damaged record damages one container. `ephemeral.json` is the same, not synced.
+//! One container on disk: `config.json`, sealed (`sealed.rs`). One damaged record damages one container.
+//! `ephemeral.json` is the same, not synced.
 
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{self, Read},
+    io,
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
@@ -23,12 +17,10 @@ use mysup_ipc::{
     record::{Durability, replace},
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+
+use crate::sealed;
 
 const MAGIC: &str = "mysup-container";
-const VERSION: &str = "1";
-/// The most bytes of a record. A request is at most 4 MiB, and JSON at worst spells each byte with six (`\u0001`).
-const BOUND: u64 = 32 << 20;
 
 /// What is known of a container from its creation on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,26 +78,14 @@ impl Record {
     }
 
     fn to_bytes(&self) -> io::Result<Vec<u8>> {
-        let mut json = serde_json::to_vec_pretty(self)?;
-        json.push(b'\n');
-        let mut bytes = format!("{MAGIC} {VERSION} {} {}\n", checksum(&json), json.len()).into_bytes();
-        bytes.append(&mut json);
-        Ok(bytes)
+        sealed::to_bytes(MAGIC, self)
     }
 }
 
 /// Reads the record of a container's directory; the error says for people what is wrong with it.
 pub(crate) fn read(directory: &Path, id: &ContainerId) -> Result<Record, String> {
-    // Once more: there are errors of the moment, and nobody reads it again before the next start.
-    let record = parse(&load(directory).or_else(|_| load(directory))?)?;
+    let record: Record = sealed::read(MAGIC, &path(directory))?;
     if record.id == *id { Ok(record) } else { Err(format!("it is the record of {}", record.id)) }
-}
-
-fn load(directory: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path(directory)).map_err(|error| format!("open: {error}"))?;
-    let mut bytes = Vec::new();
-    file.take(BOUND).read_to_end(&mut bytes).map_err(|error| format!("read: {error}"))?;
-    Ok(bytes)
 }
 
 /// Where the record of a container's directory is, or should be.
@@ -127,28 +107,6 @@ pub(crate) fn is_temporary(name: &OsStr) -> bool {
     [layout::CONFIG, layout::EPHEMERAL_CONFIG].iter().any(|record| *name == *format!("{record}.tmp"))
 }
 
-fn parse(bytes: &[u8]) -> Result<Record, String> {
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("it is cut short in its first line")?;
-    let (header, json) = (&bytes[..end], &bytes[end + 1..]);
-    let header = std::str::from_utf8(header).map_err(|_| "its first line is damaged")?;
-    let words: Vec<&str> = header.split(' ').collect();
-    let [MAGIC, version, sum, length] = words[..] else { return Err("its first line is damaged".into()) };
-    if version != VERSION {
-        return Err(format!("it is of version {version}, this program reads {VERSION}"));
-    }
-    if length != json.len().to_string() {
-        return Err(format!("it has {} bytes, {length} were written", json.len()));
-    }
-    if sum != checksum(json) {
-        return Err("its checksum does not match".into());
-    }
-    serde_json::from_slice(json).map_err(|error| format!("it is not a container: {error}"))
-}
-
-fn checksum(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use mysup_ipc::{
@@ -157,6 +115,10 @@ pub(crate) mod tests {
     };
 
     use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Record, String> {
+        sealed::parse(MAGIC, bytes)
+    }
 
     pub(crate) fn config() -> ContainerConfig {
         ContainerConfig {

@@ -27,6 +27,7 @@ use super::{
     jobs,
     record::{self, Record},
     state::{self, Live, State},
+    trash,
 };
 use crate::{
     config::{Config, Places},
@@ -130,7 +131,7 @@ fn discard_other_boot(config: &Config) -> Result<(), Error> {
         let locked = id_of(&entry).is_some_and(|id| is_locked(&config.places(&id)));
         if locked {
             tracing::warn!(path = %path.display(), "in use although it is of another boot, left alone, continuing");
-        } else if let Err(error) = jobs::discard(&path, &config.run_trash()) {
+        } else if let Err(error) = trash::discard(&path, &config.run_trash()) {
             tracing::warn!(%error, path = %path.display(), "cannot discard a run directory of another boot, continuing");
         }
     }
@@ -272,7 +273,7 @@ fn discard_layers(places: &Places, keep: bool) {
 }
 
 fn throw_away(path: &Path, places: &Places) {
-    if let Err(error) = jobs::discard(path, &places.trash) {
+    if let Err(error) = trash::discard(path, &places.trash) {
         tracing::warn!(%error, path = %path.display(), "cannot discard a part of a container, continuing");
     }
 }

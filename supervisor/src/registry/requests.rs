@@ -19,6 +19,7 @@ use super::{
     is_in_use, jobs, names,
     record::Record,
     state::{self, Event, Refusal, State, Want},
+    volumes::Anonymous,
 };
 use crate::{
     shim_link::{
@@ -44,8 +45,8 @@ impl Registry {
             Message::Retry(id, reply) => self.retry(&id, reply),
             Message::Kill(id, signal, reply) => give(reply, self.kill(&id, signal)),
             Message::Wait(id, reply) => self.wait(&id, reply),
-            Message::Remove(id, reply) => self.remove(&id, reply),
-            Message::Doom(id, reply) => give(reply, self.doom(&id)),
+            Message::Remove(id, anonymous, reply) => self.remove(&id, &anonymous, reply),
+            Message::Doom(id, anonymous, reply) => give(reply, self.doom(&id, &anonymous)),
             Message::Rename(id, name, reply) => self.rename(&id, name, reply),
             Message::List(reply) => {
                 // A client that hung up needs no list.
@@ -55,6 +56,14 @@ impl Registry {
             Message::ImageUsers(reply) => {
                 // A client that hung up needs no list.
                 let _ = reply.send(self.image_users());
+            }
+            Message::VolumeUsers(reply) => {
+                // A client that hung up needs no list.
+                let _ = reply.send(self.volume_users());
+            }
+            Message::LeaveVolumes(names, reply) => {
+                // One that hung up removes none: what was marked is not any more when it is dropped.
+                let _ = reply.send(self.leave_volumes(&names));
             }
             Message::Heal(reply) => self.heal(reply),
             Message::Unreachable(reply) => {
@@ -246,7 +255,9 @@ impl Registry {
         }
     }
 
-    fn remove(&mut self, id: &ContainerId, reply: Reply<()>) {
+    fn remove(&mut self, id: &ContainerId, anonymous: &Anonymous, reply: Reply<()>) {
+        let Some(container) = self.containers.get(id) else { return give(reply, Err(gone(id))) };
+        let leaving = self.leaving_with(container, anonymous);
         let Some(container) = self.containers.get_mut(id) else { return give(reply, Err(gone(id))) };
         let wanted = if container.busy {
             Err(Refusal::Busy)
@@ -255,9 +266,13 @@ impl Registry {
         };
         match wanted {
             Ok(state) => {
+                let leaving = match leaving {
+                    Ok(leaving) => leaving,
+                    Err(error) => return give(reply, Err(error)),
+                };
                 container.state = state;
                 container.watchers.push(reply);
-                self.job_bury(id);
+                self.job_bury(id, leaving);
             }
             Err(Refusal::Removing) => container.watchers.push(reply),
             Err(refusal) => give(reply, Err(refused(container, refusal, "remove"))),
@@ -265,11 +280,12 @@ impl Registry {
     }
 
     /// One that is at rest has just come to it: whoever asks looks again.
-    fn doom(&mut self, id: &ContainerId) -> Result<(), WireError> {
+    fn doom(&mut self, id: &ContainerId, anonymous: &Anonymous) -> Result<(), WireError> {
         let container = self.containers.get_mut(id).ok_or_else(|| gone(id))?;
         match container.state {
             State::Live(_) | State::Unreachable(_) => {
                 container.doom();
+                container.volumes_go |= *anonymous != Anonymous::Stay;
                 Ok(())
             }
             State::New | State::Created | State::Exited | State::Removing { .. } => {

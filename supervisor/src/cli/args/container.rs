@@ -31,10 +31,11 @@ pub(crate) struct ContainerArgs {
     /// Write its id to a new file
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
-    /// Mount a directory or file of the host; a missing directory is made
-    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
+    /// Mount a directory or file of the host (a missing directory is made), or a volume by its name; DST alone is a volume
+    /// without a name
+    #[arg(short, long = "volume", value_name = "[SRC|NAME:]DST[:ro,nocopy]")]
     pub(crate) volumes: Vec<String>,
-    /// Mount by keys: type=bind|tmpfs, source, target, readonly, tmpfs-size, tmpfs-mode
+    /// Mount by keys: type=volume|bind|tmpfs, source, target, readonly, volume-nocopy, tmpfs-size, tmpfs-mode
     #[arg(long = "mount", value_name = "KEY=VALUE,...")]
     pub(crate) mounts: Vec<String>,
     /// Mount memory

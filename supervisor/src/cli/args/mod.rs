@@ -4,6 +4,7 @@
 pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod parse;
+pub(crate) mod storage;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use self::{
     container::ContainerArgs,
     image::{HistoryArgs, ImageArgs, ImagesArgs, ImportArgs, LoadArgs, RemoveImageArgs, SaveArgs, TagArgs},
+    storage::{ContainersArgs, SystemArgs, VolumeArgs},
 };
 
 /// Containers that leave nothing behind
@@ -85,6 +87,12 @@ pub(crate) enum Verb {
     History(HistoryArgs),
     /// Work with images
     Image(ImageArgs),
+    /// Work with volumes
+    Volume(VolumeArgs),
+    /// Show what uses the disk, and remove what nobody uses
+    System(SystemArgs),
+    /// Work with containers
+    Container(ContainersArgs),
     /// Show the supervisor and what this machine offers
     Info(FormatArgs),
     /// Show versions of client and supervisor
@@ -211,7 +219,7 @@ pub(crate) struct PsArgs {
     /// Show everything in full length
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Show those that fit: id, name, label, exited, status, ancestor, before, since
+    /// Show those that fit: id, name, label, exited, status, ancestor, before, since, volume
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
     /// `table`, `table TEMPLATE`, `json` or a template

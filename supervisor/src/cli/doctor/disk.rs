@@ -57,11 +57,7 @@ impl StateDirectory {
 
     /// Whether the kernel's table of locks has an exclusive one of the container's lock file.
     pub(super) fn is_in(&self, table: &str) -> bool {
-        let Ok(lock) = self.path.join(layout::LOCK).symlink_metadata() else { return false };
-        // proc_locks(5): major and minor number of the device in hexadecimal, then the inode.
-        let (major, minor) = (rustix::fs::major(lock.dev()), rustix::fs::minor(lock.dev()));
-        let file = format!(" {major:02x}:{minor:02x}:{} ", lock.ino());
-        table.lines().any(|line| line.contains(" FLOCK ") && line.contains(" WRITE ") && line.contains(&file))
+        is_locked(&self.path.join(layout::LOCK), table)
     }
 
     /// The layers that were to go with its end and are still there.
@@ -164,6 +160,15 @@ pub(super) fn container_id(name: &str, path: &Path) -> Option<ContainerId> {
 fn names_or_none(directory: &Path) -> BTreeSet<String> {
     let listed = entries(directory).unwrap_or_default();
     listed.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Whether the kernel's table of locks has an exclusive flock of a file or directory.
+pub(super) fn is_locked(path: &Path, table: &str) -> bool {
+    let Ok(lock) = path.symlink_metadata() else { return false };
+    // proc_locks(5): major and minor number of the device in hexadecimal, then the inode.
+    let (major, minor) = (rustix::fs::major(lock.dev()), rustix::fs::minor(lock.dev()));
+    let file = format!(" {major:02x}:{minor:02x}:{} ", lock.ino());
+    table.lines().any(|line| line.contains(" FLOCK ") && line.contains(" WRITE ") && line.contains(&file))
 }
 
 /// All locks of this machine, proc_locks(5).

@@ -36,6 +36,10 @@ pub(super) enum Kind {
     DamagedImage,
     /// An import that was interrupted, or a layer that no image needs.
     Layer,
+    /// A volume whose making or filling was broken off, or that was to be gone.
+    Volume,
+    /// A volume whose record cannot be read, or that has lost its files.
+    DamagedVolume,
     /// Something that waits to be removed.
     Trash,
     /// The socket of a supervisor that is dead.
@@ -75,6 +79,8 @@ impl Kind {
             Kind::DamagedRecord => "damaged-record",
             Kind::DamagedImage => "damaged-image",
             Kind::Layer => "layer",
+            Kind::Volume => "volume",
+            Kind::DamagedVolume => "damaged-volume",
             Kind::Trash => "trash",
             Kind::Socket => "socket",
             Kind::MountInTheWay => "mount-in-the-way",

@@ -2,7 +2,7 @@
 //! supervisor and works without one.
 //!
 //! ```text
-//! territory ──▶ processes, mounts, disk ──▶ snapshot ──▶ containers, leavings, images ──▶ findings ──▶ repair
+//! territory ──▶ processes, mounts, disk ──▶ snapshot ──▶ containers, leavings, images, volumes ──▶ findings ──▶ repair
 //! what is ours   what is there               one look      what is wrong
 //! ```
 //!
@@ -20,6 +20,7 @@ mod processes;
 mod repair;
 mod snapshot;
 mod territory;
+mod volumes;
 
 use std::{
     thread,
@@ -98,6 +99,7 @@ impl Doctor<'_> {
         let mut found = containers::findings(&seen);
         found.extend(leavings::findings(self.config, &self.territory, &seen));
         found.extend(images::findings(self.config, &seen)?);
+        found.extend(volumes::findings(self.config, &seen)?);
         Ok(found)
     }
 

@@ -80,7 +80,7 @@ impl Done {
                 Kind::MountInTheWay | Kind::UnknownEntry | Kind::ForeignLock => {
                     "it cannot be proven to be mysup's, so it is not touched".to_owned()
                 }
-                Kind::DamagedRecord | Kind::DamagedImage => {
+                Kind::DamagedRecord | Kind::DamagedImage | Kind::DamagedVolume => {
                     "what it said is lost; nothing is made up".to_owned()
                 }
                 Kind::Stopped => "whoever stopped it may have a reason".to_owned(),
@@ -95,6 +95,7 @@ impl Done {
                 | Kind::Directory
                 | Kind::UnknownEnd
                 | Kind::Layer
+                | Kind::Volume
                 | Kind::Socket => "its journal is gone, and without one nothing is undone".to_owned(),
             },
         }

@@ -92,8 +92,8 @@ pub(super) enum Overlay {
 
 /// The id of the container that something in a trash was of.
 pub(super) fn id_in(name: &str) -> Option<ContainerId> {
-    // A layer's name is a digest, which has the same form.
-    if name.starts_with("layer-") {
+    // A layer's name is a digest, which has the same form, and so has that of an anonymous volume.
+    if ["layer-", "volumes-"].iter().any(|other| name.starts_with(other)) {
         return None;
     }
     name.split(|letter: char| !letter.is_ascii_hexdigit()).find_map(|part| part.parse().ok())

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use mysup_ipc::plan::{MountPlan, MountSource};
+use mysup_ipc::{
+    id::VolumeName,
+    plan::{MountPlan, MountSource, VolumeMount},
+};
 
 use super::{
     Invalid, path,
@@ -12,54 +15,51 @@ use super::{
 /// Permission bits of a tmpfs when nobody says otherwise: anybody may write, as in /tmp.
 const TMPFS_MODE: u32 = 0o1777;
 
-/// `-v SRC:DST[:ro|rw]`; a missing SRC will be made.
+/// `-v SRC:DST[:ro|rw]` with a path of the host (a missing directory will be made), `-v NAME:DST[:ro|rw,nocopy]` with a
+/// volume, `-v DST` with a volume that nobody named.
 ///
 /// # Errors
 /// If it is no such volume.
 pub(crate) fn volume(text: &str, cwd: &Path) -> Result<MountPlan, Invalid> {
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
-        [target] => return Err(anonymous(target)),
+        [target] => ("", target, ""),
+        ["", ..] => {
+            return Err(Invalid::new(format!("invalid volume \"{text}\": empty section between colons")));
+        }
         [source, target] => (source, target, ""),
         [source, target, options] => (source, target, options),
-        _ => return Err(Invalid::new(format!("invalid volume \"{text}\": SRC:DST[:ro|rw] is allowed"))),
+        _ => return Err(Invalid::new(format!("invalid volume \"{text}\": SRC:DST[:OPTIONS] is allowed"))),
     };
-    if source.is_empty() {
-        return Err(Invalid::new(format!("invalid volume \"{text}\": empty section between colons")));
-    }
-    if !source.starts_with(['/', '.']) {
-        return Err(named(source));
-    }
-    let read_only = match options {
-        "" | "rw" => false,
-        "ro" => true,
-        _ => {
-            return Err(Invalid::new(format!(
-                "invalid mode \"{options}\" of volume \"{text}\": ro and rw are allowed"
-            )));
+    let is_path = source.starts_with(['/', '.']);
+    let (mut read_only, mut no_copy) = (false, false);
+    for option in options.split(',').filter(|_| !options.is_empty()) {
+        match option {
+            "rw" => read_only = false,
+            "ro" => read_only = true,
+            "nocopy" if !is_path => no_copy = true,
+            _ => {
+                return Err(Invalid::new(format!(
+                    "invalid mode \"{options}\" of volume \"{text}\": ro and rw are allowed, and nocopy with a volume's \
+                     name"
+                )));
+            }
         }
+    }
+    let source = if is_path {
+        MountSource::Bind { path: path::host(source, cwd)?, create: true }
+    } else {
+        MountSource::Volume(VolumeMount { name: volume_name(source)?, no_copy, ..VolumeMount::default() })
     };
-    let source = MountSource::Bind { path: path::host(source, cwd)?, create: true };
     Ok(MountPlan { destination: path::destination(target)?, read_only, source })
 }
 
-fn anonymous(target: &str) -> Invalid {
-    Invalid::new(format!(
-        "anonymous volumes are not supported yet: \"{target}\" has no source; SRC:DST[:ro|rw] is allowed"
-    ))
-}
-
-fn named(source: &str) -> Invalid {
-    if source.contains('/') {
-        return Invalid::new(format!(
-            "\"{source}\" includes invalid characters for a local volume name; if you intended to pass a host \
-             directory, use an absolute path or one that starts with ./ or ../"
-        ));
+/// No name is a name that will be made up.
+fn volume_name(text: &str) -> Result<String, Invalid> {
+    if text.is_empty() {
+        return Ok(String::new());
     }
-    Invalid::new(format!(
-        "named volumes are not supported yet: \"{source}\" is no path; an absolute path or one that starts with ./ \
-         or ../ is allowed"
-    ))
+    text.parse::<VolumeName>().map(String::from).map_err(|error| Invalid::new(error.to_string()))
 }
 
 /// `--tmpfs DST[:size=64m,mode=1777,exec,noexec,ro]`.
@@ -96,7 +96,7 @@ fn permission_bits(text: &str) -> Result<u32, Invalid> {
     bits.ok_or_else(|| Invalid::new(format!("invalid mode \"{text}\": octal digits up to 7777 are allowed")))
 }
 
-/// `--mount type=bind,...` or `--mount type=tmpfs,...`.
+/// `--mount type=bind,...`, `--mount type=tmpfs,...` or, as without a type, `--mount type=volume,...`.
 ///
 /// # Errors
 /// If it is no such mount.
@@ -104,9 +104,19 @@ pub(crate) fn mount(text: &str, cwd: &Path) -> Result<MountPlan, Invalid> {
     let fields = MountFields::read(text)?;
     let target =
         fields.target.ok_or_else(|| Invalid::new(format!("invalid mount \"{text}\": target is required")))?;
+    let not_with = |what: &str, kind: &str| {
+        Invalid::new(format!("invalid mount \"{text}\": {what} does not go with type={kind}"))
+    };
     let for_tmpfs = fields.size.is_some() || fields.mode.is_some();
-    let source = match (fields.kind, fields.source) {
-        (Some("bind"), Some(source)) if !for_tmpfs => {
+    let kind = fields.kind.unwrap_or("volume");
+    if for_tmpfs && kind != "tmpfs" {
+        return Err(not_with("a tmpfs option", kind));
+    }
+    if fields.no_copy && kind != "volume" {
+        return Err(not_with("volume-nocopy", kind));
+    }
+    let source = match (kind, fields.source) {
+        ("bind", Some(source)) => {
             if !source.starts_with(['/', '.']) {
                 return Err(Invalid::new(format!(
                     "invalid mount source \"{source}\": an absolute path, or one that starts with ./ or ../ is allowed"
@@ -114,26 +124,20 @@ pub(crate) fn mount(text: &str, cwd: &Path) -> Result<MountPlan, Invalid> {
             }
             MountSource::Bind { path: path::host(source, cwd)?, create: false }
         }
-        (Some("bind"), Some(_)) => {
-            return Err(Invalid::new(format!(
-                "invalid mount \"{text}\": tmpfs options do not go with type=bind"
-            )));
-        }
-        (Some("bind"), None) => {
+        ("bind", None) => {
             return Err(Invalid::new(format!("invalid mount \"{text}\": source is required with type=bind")));
         }
-        (Some("tmpfs"), None) => {
+        ("tmpfs", None) => {
             MountSource::Tmpfs { size: fields.size, mode: fields.mode.unwrap_or(TMPFS_MODE), exec: false }
         }
-        (Some("tmpfs"), Some(_)) => {
-            return Err(Invalid::new(format!(
-                "invalid mount \"{text}\": source does not go with type=tmpfs"
-            )));
+        ("tmpfs", Some(_)) => return Err(not_with("source", kind)),
+        ("volume", source) => {
+            let name = volume_name(source.unwrap_or_default())?;
+            MountSource::Volume(VolumeMount { name, no_copy: fields.no_copy, ..VolumeMount::default() })
         }
         (kind, _) => {
-            let kind = kind.unwrap_or("volume");
             return Err(Invalid::new(format!(
-                "mount type \"{kind}\" is not supported: type=bind and type=tmpfs are"
+                "mount type \"{kind}\" is not supported: type=bind, type=tmpfs and type=volume are"
             )));
         }
     };
@@ -148,6 +152,7 @@ struct MountFields<'a> {
     read_only: bool,
     size: Option<u64>,
     mode: Option<u32>,
+    no_copy: bool,
 }
 
 impl<'a> MountFields<'a> {
@@ -164,6 +169,8 @@ impl<'a> MountFields<'a> {
                 ("target" | "dst" | "destination", Some(value)) => fields.target = Some(value),
                 ("readonly" | "ro", None | Some("true" | "1")) => fields.read_only = true,
                 ("readonly" | "ro", Some("false" | "0")) => fields.read_only = false,
+                ("volume-nocopy", None | Some("true" | "1")) => fields.no_copy = true,
+                ("volume-nocopy", Some("false" | "0")) => fields.no_copy = false,
                 ("tmpfs-size", Some(value)) => {
                     fields.size = Some(size::parse(value, Kilo::Binary)?).filter(|&bytes| bytes != 0);
                 }
@@ -171,7 +178,7 @@ impl<'a> MountFields<'a> {
                 _ => {
                     return Err(Invalid::new(format!(
                         "unexpected \"{field}\" in mount \"{text}\": allowed are type, source, target, readonly, \
-                         tmpfs-size and tmpfs-mode"
+                         volume-nocopy, tmpfs-size and tmpfs-mode"
                     )));
                 }
             }
@@ -212,9 +219,11 @@ mod tests {
         assert_eq!(volume("./a:/b:ro", cwd()), Ok(bind("/here/a", "/b", true, true)));
         assert_eq!(volume("../a:/b/:rw", cwd()), Ok(bind("/a", "/b", false, true)));
         for bad in [
-            "/a",
-            "data:/b",
+            "a",
             "x/y:/b",
+            "d:/b",
+            "/a:/b:nocopy",
+            "data:/b:nocopy,z",
             ":/b",
             "/a:",
             "/a:b",
@@ -228,7 +237,34 @@ mod tests {
         ] {
             assert!(volume(bad, cwd()).is_err(), "{bad}");
         }
-        assert!(volume("data:/b", cwd()).expect_err("named").0.contains("not supported yet"));
+    }
+
+    #[test]
+    fn words_are_names_of_volumes() {
+        let plan = |name: &str, destination: &str, read_only, no_copy| MountPlan {
+            destination: destination.to_owned(),
+            read_only,
+            source: MountSource::Volume(VolumeMount {
+                name: name.to_owned(),
+                no_copy,
+                ..VolumeMount::default()
+            }),
+        };
+        for (text, wanted) in [
+            ("/d", plan("", "/d", false, false)),
+            ("data:/d", plan("data", "/d", false, false)),
+            ("data:/d:ro,nocopy", plan("data", "/d", true, true)),
+            ("data:/d:nocopy", plan("data", "/d", false, true)),
+        ] {
+            assert_eq!(volume(text, cwd()), Ok(wanted), "{text}");
+        }
+        for (text, wanted) in [
+            ("type=volume,src=data,dst=/d", plan("data", "/d", false, false)),
+            ("src=data,dst=/d,readonly", plan("data", "/d", true, false)),
+            ("dst=/d,volume-nocopy", plan("", "/d", false, true)),
+        ] {
+            assert_eq!(mount(text, cwd()), Ok(wanted), "{text}");
+        }
     }
 
     #[test]
@@ -262,6 +298,9 @@ mod tests {
             "type=bind,src=/a",
             "src=/a,dst=/b",
             "type=volume,src=a,dst=/b",
+            "type=volume,src=data,dst=/b,tmpfs-size=1",
+            "type=bind,src=/a,dst=/b,volume-nocopy",
+            "type=npipe,src=data,dst=/b",
             "type=bind,src=a,dst=/b",
             "type=bind,src=/a,dst=/b,what=1",
             "type=tmpfs,src=/a,dst=/b",

@@ -175,6 +175,15 @@ impl Store {
         directories
     }
 
+    /// All images, newest first, each with its layers by chain id and the directories of these.
+    pub(crate) fn homes(&self) -> Vec<(ImageInfo, Vec<(Digest, PathBuf)>)> {
+        let home = |chain: Digest| (chain.clone(), self.0.root.join(LAYERS).join(chain.hex()));
+        let homes = |image: Image| (image.info(), image.chains().into_iter().map(home).collect());
+        let mut images = self.shown();
+        images.sort_by_key(|image| std::cmp::Reverse(image.created_at));
+        images.into_iter().map(homes).collect()
+    }
+
     /// Gives an image a name and takes it from the one that has it; an image that was removed is shown again.
     fn name_image(&self, id: &Digest, name: Option<&str>) -> Result<Image, ImageError> {
         let record = self.state().records.get(id).cloned();

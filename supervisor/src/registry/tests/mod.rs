@@ -34,7 +34,10 @@ impl Roots {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let base = std::env::temp_dir().join(format!("mysup-registry-{}-{number}", std::process::id()));
         let config = Config { root: base.join("root"), run_root: base.join("run") };
-        for directory in [config.containers(), config.trash(), config.run_containers(), config.run_trash()] {
+        let trashes = [config.trash(), config.run_trash()];
+        for directory in
+            [config.containers(), config.run_containers(), config.volumes()].iter().chain(&trashes)
+        {
             fs::create_dir_all(directory).unwrap();
         }
         Self { base, config: Arc::new(config) }
@@ -51,6 +54,7 @@ impl Roots {
             children: Arc::new(Children::default()),
             sweeper: Sweeper::default(),
             freed: Arc::new(Notify::new()),
+            volumes: Store::open(&self.config, Sweeper::default()).unwrap(),
         };
         let found = recover::scan(&self.config, Boot::Same).unwrap();
         let (registry, handle) = Registry::new(means, found);
@@ -131,7 +135,7 @@ async fn a_name_is_one_containers_and_free_after_a_removal_or_a_rename() {
     handle.create(draft(id("cd"), Some("c1"))).await.unwrap();
     assert!(handle.rename(&id("cd"), "c2".parse().unwrap()).await.is_err());
 
-    handle.remove(&id("ab")).await.unwrap();
+    handle.remove(&id("ab"), Anonymous::Stay).await.unwrap();
     assert!(!roots.config.places(&id("ab")).state.exists());
     assert_eq!(roots.trashed(), 1);
     handle.create(draft(id("ef"), Some("c2"))).await.unwrap();
@@ -156,7 +160,7 @@ async fn a_start_whose_shim_dies_is_told_recorded_and_can_be_tried_again() {
         assert_eq!(recorded.unwrap().started_at, None);
     }
     assert_eq!(handle.wait(&id("ab")).await.unwrap().status, ExitStatus::Code(128));
-    handle.remove(&id("ab")).await.unwrap();
+    handle.remove(&id("ab"), Anonymous::Stay).await.unwrap();
 }
 
 #[tokio::test]
@@ -189,7 +193,7 @@ async fn who_waits_for_what_never_ran_is_answered_and_for_what_is_removed_told_s
     let handle = roots.registry("exit 1");
     handle.create(draft(id("ab"), None)).await.unwrap();
     assert_eq!(handle.wait(&id("ab")).await.unwrap().status, ExitStatus::Code(0));
-    handle.remove(&id("ab")).await.unwrap();
+    handle.remove(&id("ab"), Anonymous::Stay).await.unwrap();
     assert_eq!(handle.wait(&id("ab")).await.unwrap_err().code, ErrorCode::NotFound);
 }
 
