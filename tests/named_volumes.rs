@@ -27,12 +27,10 @@ pub(crate) fn cases() -> Vec<Case> {
         read_only_volume_is_filled_and_refuses_writes,
         directory_through_a_link_is_copied_and_mounted_at_its_target,
         file_in_the_image_is_no_place_for_a_volume,
-        two_containers_at_once_fill_a_volume_once,
         links_in_a_volume_are_never_followed_by_mysup,
         anonymous_volumes_go_with_rm_v_and_with_rm_at_exit_only,
         images_volumes_are_anonymous_and_the_users_mounts_win,
         volume_in_use_is_not_removed_and_the_container_is_named,
-        anonymous_volume_that_another_container_has_stays,
         unreadable_container_keeps_every_volume,
         damaged_volume_is_served_and_named_and_not_pruned,
         prune_takes_anonymous_ones_or_all,
@@ -40,21 +38,20 @@ pub(crate) fn cases() -> Vec<Case> {
         shared_mount_below_a_volume_loses_nothing,
         inspect_and_ps_show_volumes,
         volume_lists_are_filtered_and_formatted,
-        run_beside_rm_never_gets_half_a_volume,
     ]
 }
 
 /// Where a volume's files are.
-fn data(sandbox: &Sandbox, name: &str) -> PathBuf {
+pub(crate) fn data(sandbox: &Sandbox, name: &str) -> PathBuf {
     sandbox.root().join("volumes").join(name).join("_data")
 }
 
-fn names(sandbox: &Sandbox) -> Vec<String> {
+pub(crate) fn names(sandbox: &Sandbox) -> Vec<String> {
     sandbox.ok(&["volume", "ls", "-q"]).lines().map(str::to_owned).collect()
 }
 
 /// The busybox image with more entries and these instructions of a Dockerfile.
-fn import(sandbox: &Sandbox, name: &str, changes: &[&str], fill: impl FnOnce(&mut TarWriter)) {
+pub(crate) fn import(sandbox: &Sandbox, name: &str, changes: &[&str], fill: impl FnOnce(&mut TarWriter)) {
     let mut bytes = image::tar_bytes(&[]);
     while bytes.len() >= 512 && bytes[bytes.len() - 512..].iter().all(|byte| *byte == 0) {
         bytes.truncate(bytes.len() - 512);
@@ -70,7 +67,7 @@ fn import(sandbox: &Sandbox, name: &str, changes: &[&str], fill: impl FnOnce(&mu
 }
 
 /// An image with something of everything below /content.
-fn rich(sandbox: &Sandbox, changes: &[&str]) {
+pub(crate) fn rich(sandbox: &Sandbox, changes: &[&str]) {
     import(sandbox, "rich", changes, |writer| {
         writer.directory("content", 0o2751);
         writer.file("content/file", 0o4755, b"bytes\n");
@@ -219,22 +216,6 @@ fn file_in_the_image_is_no_place_for_a_volume(sandbox: &Sandbox) {
     assert_eq!(fs::read_dir(data(sandbox, "data")).expect("made").count(), 0);
 }
 
-fn two_containers_at_once_fill_a_volume_once(sandbox: &Sandbox) {
-    import(sandbox, "many", &[], |writer| {
-        writer.directory("content", 0o755);
-        for number in 0..300 {
-            writer.file(&format!("content/{number}"), 0o644, &vec![7; 4096]);
-        }
-    });
-    let script = "ls /content | wc -l; cat /content/* | wc -c";
-    let line = ["run", "--rm", "-v", "data:/content", "many", "sh", "-c", script];
-    let clients: Vec<_> = (0..6).map(|_| sandbox.call(&line).start()).collect();
-    for client in clients {
-        let output = client.wait().expect_code(0);
-        assert_eq!(output.text(), "300\n1228800", "all of it or nothing");
-    }
-}
-
 fn links_in_a_volume_are_never_followed_by_mysup(sandbox: &Sandbox) {
     let canary = sandbox.new_directory("canary");
     let before = plant_data(&sandbox.place("canary"), "canary");
@@ -311,31 +292,6 @@ fn volume_in_use_is_not_removed_and_the_container_is_named(sandbox: &Sandbox) {
     }
     sandbox.ok(&["rm", "user"]);
     sandbox.ok(&["volume", "rm", "data"]);
-}
-
-fn anonymous_volume_that_another_container_has_stays(sandbox: &Sandbox) {
-    sandbox.run(&["--name", "one", "-v", "/d"], &["sh", "-c", "echo x > /d/file"]).expect_code(0);
-    let name = names(sandbox).pop().expect("one volume");
-    let volume = format!("{name}:/e");
-    sandbox.start("two", &["-v", &volume], "sleep 1000");
-    sandbox.ok(&["rm", "-v", "one"]);
-    assert_eq!(names(sandbox), [name.clone()]);
-    assert_eq!(fs::read(data(sandbox, &name).join("file")).expect("it stays"), b"x\n");
-    sandbox.ok(&["rm", "-f", "-v", "two"]);
-    assert_eq!(names(sandbox), [name.clone()], "there it was asked for by name");
-    sandbox.ok(&["volume", "rm", &name]);
-    // The same with --rm, whose volumes are to go: also after a restart.
-    sandbox.start("three", &["--rm", "-v", "/d"], "echo y > /d/file; sleep 1000");
-    let name = names(sandbox).pop().expect("one volume");
-    let volume = format!("{name}:/e");
-    sandbox.start("four", &["-v", &volume], "sleep 1000");
-    sandbox.ok(&["rm", "-f", "three"]);
-    sandbox.kill_supervisor();
-    assert_eq!(names(sandbox), [name.clone()]);
-    sandbox.ok(&["rm", "-f", "four"]);
-    sandbox.kill_supervisor();
-    sandbox.ok(&["ps"]);
-    assert_eq!(fs::read(data(sandbox, &name).join("file")).expect("it stays"), b"y\n");
 }
 
 fn unreadable_container_keeps_every_volume(sandbox: &Sandbox) {
@@ -467,22 +423,4 @@ fn volume_lists_are_filtered_and_formatted(sandbox: &Sandbox) {
         "free\tlocal\tlocal\ttier=db\ntaken\tlocal\tlocal\t"
     );
     assert_eq!(sandbox.ok(&["volume", "ls", "--format", "json"]).lines().count(), 2);
-}
-
-/// Either the removal is refused, or the container gets a new volume: never one that is on its way out.
-fn run_beside_rm_never_gets_half_a_volume(sandbox: &Sandbox) {
-    rich(sandbox, &[]);
-    for _ in 0..12 {
-        let script = "test -e /content/deep/.hidden && echo x > /content/written && cat /content/written";
-        let line = ["run", "--rm", "-v", "data:/content", "rich", "sh", "-c", script];
-        let run = sandbox.call(&line).start();
-        let removals: Vec<_> =
-            (0..3).map(|_| sandbox.call(&["volume", "rm", "-f", "data"]).start()).collect();
-        assert_eq!(run.wait().expect_code(0).text(), "x");
-        for removal in removals {
-            let output = removal.wait();
-            assert!(output.code == 0 || output.errors().contains("in use"), "{output}");
-        }
-    }
-    sandbox.ok(&["volume", "rm", "-f", "data"]);
 }

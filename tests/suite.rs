@@ -52,6 +52,7 @@ mod vm;
 mod volumes;
 mod volumes_kill;
 mod volumes_refused;
+mod volumes_shared;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         volumes::cases(),
         volumes_refused::cases(),
         named_volumes::cases(),
+        volumes_shared::cases(),
         volumes_kill::cases(),
         disk_usage::cases(),
         limits::cases(),

@@ -8,13 +8,12 @@ use serde_json::Value;
 
 use crate::{
     harness::{
-        Case, Sandbox,
-        image::{self, TarWriter},
-        processes,
+        Case, Sandbox, processes,
         random::Random,
         tree::{self, Tree, plant_data},
         wait_until,
     },
+    named_volumes::{import, names},
     no_space::{Disk, Full},
 };
 
@@ -40,25 +39,14 @@ fn volume(sandbox: &Sandbox, name: &str) -> PathBuf {
     sandbox.root().join("volumes").join(name)
 }
 
-fn names(sandbox: &Sandbox) -> Vec<String> {
-    sandbox.ok(&["volume", "ls", "-q"]).lines().map(str::to_owned).collect()
-}
-
 /// The busybox image with this many files of this many bytes below /content.
 fn large(sandbox: &Sandbox, files: usize, bytes: usize) {
-    let mut archive = image::tar_bytes(&[]);
-    while archive.len() >= 512 && archive[archive.len() - 512..].iter().all(|byte| *byte == 0) {
-        archive.truncate(archive.len() - 512);
-    }
-    let mut writer = TarWriter::new();
-    writer.directory("content", 0o755);
-    for number in 0..files {
-        writer.file(&format!("content/{number}"), 0o644, &vec![7; bytes]);
-    }
-    archive.extend(writer.finish());
-    let tar = sandbox.place("large.tar");
-    fs::write(&tar, archive).expect("the sandbox is ours");
-    sandbox.ok(&["import", &tar.to_string_lossy(), "large"]);
+    import(sandbox, "large", &[], |writer| {
+        writer.directory("content", 0o755);
+        for number in 0..files {
+            writer.file(&format!("content/{number}"), 0o644, &vec![7; bytes]);
+        }
+    });
 }
 
 /// The shim of the only container that is being started.

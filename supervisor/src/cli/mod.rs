@@ -29,6 +29,7 @@ mod terminal;
 mod top;
 mod values;
 mod volumes;
+mod volumes_from;
 
 use std::ffi::OsString;
 

@@ -10,7 +10,7 @@ use std::{
 
 use mysup_ipc::{
     api::{Request, Response},
-    container::ContainerState,
+    container::{ContainerConfig, ContainerState},
     error::{ErrorCode, WireError},
     exit::ExitStatus,
     id::{ContainerId, ContainerName},
@@ -23,12 +23,13 @@ use super::{
         self, Ended, Wish,
         rest::{Rest, Shown},
     },
-    client::{Instance, connect_in},
+    client::{Client, Instance, connect_in},
     error::CliError,
     output,
     resolve::{self, Resolved},
     targets, terminal,
     values::Invalid,
+    volumes_from,
 };
 
 /// How long the supervisor may take to find out how a container ended whose shim died.
@@ -53,10 +54,10 @@ pub(crate) fn run(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
     if !args.detach {
         check_terminal(wish)?;
     }
-    let Resolved { config, archive } = resolve::resolve(&args.container, "mysup run")?;
+    let Resolved { mut config, archive } = resolve::resolve(&args.container, "mysup run")?;
     let name = config.name.clone();
     let cid_file = CidFile::reserve(args.container.cidfile.as_deref())?;
-    let mut client = match instance.connect() {
+    let mut client = match connected(instance, &args.container, &mut config) {
         Ok(client) => client,
         Err(error) => return Err(cid_file.abandon(error)),
     };
@@ -101,7 +102,7 @@ pub(crate) fn create(instance: &Instance, args: &ContainerArgs) -> Result<u8, Cl
     // What is made by hand is kept until it is removed by hand, unless it was to go at its end.
     config.keep = !config.remove;
     let cid_file = CidFile::reserve(args.cidfile.as_deref())?;
-    let answer = instance.connect().and_then(|mut client| {
+    let answer = connected(instance, args, &mut config).and_then(|mut client| {
         let descriptors: Vec<_> = archive.iter().map(AsFd::as_fd).collect();
         client.send(&Request::Create(config), &descriptors)?;
         client.receive()
@@ -114,6 +115,17 @@ pub(crate) fn create(instance: &Instance, args: &ContainerArgs) -> Result<u8, Cl
         }
         Err(error) => Err(cid_file.abandon(error)),
     }
+}
+
+/// A connection, and what had to be asked over it first.
+fn connected(
+    instance: &Instance,
+    args: &ContainerArgs,
+    config: &mut ContainerConfig,
+) -> Result<Client, CliError> {
+    let mut client = instance.connect()?;
+    volumes_from::add(&mut client, &args.volumes_from, config)?;
+    Ok(client)
 }
 
 /// `start` with containers.

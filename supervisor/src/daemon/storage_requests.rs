@@ -86,12 +86,21 @@ fn info(volume: Volume, users: &VolumeUsers) -> VolumeInfo {
 }
 
 async fn remove(operations: &Operations, volume: String) -> Result<(), WireError> {
-    let name = blocking(operations, move |store| store.find(&volume)).await?.name;
-    let mut asked = operations.registry.leave_volumes(vec![name.clone()]).await?;
-    match asked.pop() {
-        Some(Ok(leaving)) => blocking(operations, move |store| store.remove(&leaving)).await.map(drop),
-        Some(Err(staying)) => Err(staying.to_wire(&name)),
-        None => Err(WireError::new(ErrorCode::System, "the registry gave no answer")),
+    loop {
+        let typed = volume.clone();
+        let name = blocking(operations, move |store| store.find(&typed)).await?.name;
+        let mut asked = operations.registry.leave_volumes(vec![name.clone()]).await?;
+        match asked.pop() {
+            Some(Ok(leaving)) => {
+                return blocking(operations, move |store| store.remove(&leaving)).await.map(drop);
+            }
+            Some(Err(Staying::Leaving)) => {
+                // Somebody else was faster: then there is none of that name, or a new one.
+                blocking(operations, move |store| Ok(store.wait_until_gone(&name))).await?;
+            }
+            Some(Err(staying)) => return Err(staying.to_wire(&name)),
+            None => return Err(WireError::new(ErrorCode::System, "the registry gave no answer")),
+        }
     }
 }
 

@@ -115,8 +115,7 @@ impl Store {
 
     fn look(&self, name: VolumeName) -> Option<Volume> {
         let directory = self.path(&name);
-        let is_there = directory.symlink_metadata().is_ok_and(|found| found.is_dir());
-        is_there.then(|| Volume { record: Record::read(&directory, &name), name, directory })
+        is_directory(&directory).then(|| Volume { record: Record::read(&directory, &name), name, directory })
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -134,6 +133,11 @@ impl Store {
     /// Marks a volume that nobody has as leaving; `None` if somebody else is removing it. Never waits.
     pub(crate) fn leave(&self, name: &VolumeName) -> Option<Leaving> {
         self.0.exits.begin(name)
+    }
+
+    /// Waits until nobody removes a volume of this name any more. Blocks, as long as a rename and a sync take.
+    pub(crate) fn wait_until_gone(&self, name: &VolumeName) {
+        self.0.exits.wait_for(name);
     }
 
     /// Renames a volume into the trash; false if it is not there. Blocks.
@@ -191,7 +195,7 @@ impl Store {
             let path = self.0.directory.join(&name);
             let rubbish = if name.starts_with(NEW) {
                 trash::discard(&path, &self.0.trash)
-            } else if name.parse::<VolumeName>().is_ok() {
+            } else if name.parse::<VolumeName>().is_ok() && is_directory(&path) {
                 discard_copy(&path, &self.0.trash)
             } else {
                 continue;
@@ -235,6 +239,11 @@ impl Volume {
     pub(crate) fn mountpoint(&self) -> PathBuf {
         self.directory.join(layout::VOLUME_DATA)
     }
+}
+
+/// Itself, not what a link leads to.
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
 /// The half copy in a volume's directory, unless a shim works on it: that one has the lock.

@@ -38,6 +38,9 @@ pub(crate) struct ContainerArgs {
     /// Mount by keys: type=volume|bind|tmpfs, source, target, readonly, volume-nocopy, tmpfs-size, tmpfs-mode
     #[arg(long = "mount", value_name = "KEY=VALUE,...")]
     pub(crate) mounts: Vec<String>,
+    /// Mount what another container has mounted, where nothing else is
+    #[arg(long, value_name = "CONTAINER[:ro|rw]")]
+    pub(crate) volumes_from: Vec<String>,
     /// Mount memory
     #[arg(long, value_name = "DST[:size=N,mode=N,exec,ro]")]
     pub(crate) tmpfs: Vec<String>,
