@@ -2,13 +2,18 @@
 
 use std::path::Path;
 
-use crate::harness::{Case, Sandbox, command::Call, processes, skip, wait_until};
+use crate::{
+    commit::instant::{Waiting, is_frozen},
+    harness::{Case, Sandbox, command::Call, processes, skip, wait_until},
+};
 
 pub(crate) fn cases() -> Vec<Case> {
     crate::cases![
         with_version_2_alone_containers_run_and_end_clean,
         with_version_1_alone_containers_run_and_end_clean,
         with_version_1_alone_memory_is_limited,
+        with_version_1_alone_a_container_is_paused_and_goes_on,
+        with_version_2_alone_a_container_is_paused_and_goes_on,
     ]
 }
 
@@ -85,4 +90,41 @@ fn with_version_1_alone_memory_is_limited(sandbox: &Sandbox) {
             &["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"],
         )
         .expect_code(137);
+}
+
+/// For a commit that waits; then its shim is killed, and in another round the container itself.
+fn expect_pauses(sandbox: &Sandbox) {
+    let script = "while :; do echo x; sleep 0.02; done";
+    sandbox.start("one", &[], script);
+    let waiting = Waiting::begin(sandbox, "one");
+    let lines = || sandbox.ok(&["logs", "one"]).lines().count();
+    let id = waiting.id.clone();
+    processes::signal(sandbox.shim_pid("one"), rustix::process::Signal::KILL);
+    wait_until("the container goes on", || !is_frozen(&id));
+    let before = lines();
+    wait_until("its program goes on", || lines() > before);
+    assert_eq!(waiting.read().code, 1, "what was read is not of one instant");
+    let waiting = Waiting::begin(sandbox, "one");
+    sandbox.ok(&["rm", "-f", "one"]);
+    assert_eq!(waiting.read().code, 1);
+}
+
+fn with_version_1_alone_a_container_is_paused_and_goes_on(sandbox: &Sandbox) {
+    if !processes::cgroup_roots().iter().any(|root| is_freezer(root)) {
+        skip("no freezer of version 1 on this host");
+    }
+    start_in(sandbox, ONLY_1);
+    expect_pauses(sandbox);
+}
+
+fn is_freezer(root: &Path) -> bool {
+    root.file_name().is_some_and(|name| name.to_string_lossy().contains("freezer"))
+}
+
+fn with_version_2_alone_a_container_is_paused_and_goes_on(sandbox: &Sandbox) {
+    if !versions().1 {
+        skip("no unified tree on this host");
+    }
+    start_in(sandbox, ONLY_2);
+    expect_pauses(sandbox);
 }

@@ -10,6 +10,7 @@ mod chaos_found;
 mod chaos_run;
 mod chaos_short;
 mod cli;
+mod commit;
 mod create_start;
 mod damaged_records;
 mod disk_usage;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         images::cases(),
         images_load::cases(),
         images_peers::cases(),
+        commit::cases(),
         volumes::cases(),
         volumes_refused::cases(),
         named_volumes::cases(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    commits::CommitRequest,
     container::{ContainerConfig, ContainerInfo},
     error::WireError,
     exit::ExitStatus,
@@ -121,6 +122,8 @@ pub enum Request {
     Image(ImageRequest),
     /// About volumes, and about the disk. → `Done` or `StorageAnswer`
     Storage(StorageRequest),
+    /// About what a container has changed. → `Image` or `Done`
+    Commit(CommitRequest),
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,

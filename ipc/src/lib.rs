@@ -30,6 +30,7 @@
 pub mod api;
 pub mod blocking;
 pub mod codec;
+pub mod commits;
 pub mod container;
 pub mod error;
 pub mod exit;

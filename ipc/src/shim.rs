@@ -62,6 +62,9 @@ pub enum Role {
     Attach(AttachPlan),
     /// A reader of the log files that wants to know when they grew.
     LogFollower,
+    /// One for whom the container stands still as long as it is connected: gets `Paused` when it does, `Failed` if it cannot.
+    /// The end of the connection, from either side, is the end of the pause.
+    Pause,
 }
 
 /// Which container a new shim goes on with. Its plan and its journal are in the run directory.
@@ -126,6 +129,8 @@ pub enum FromShim {
     /// Answer to a supervisor's `Hello`, and the first word of a shim that adopted; the same descriptors as with
     /// `Created` ride with it while the init lives.
     Report(ShimReport),
+    /// The container stands still (to those who asked for it).
+    Paused,
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,

@@ -7,6 +7,7 @@ use std::os::{
 
 use mysup_ipc::{
     blocking::Connection,
+    error::{ErrorCode, WireError},
     exit::ExitReport,
     layout,
     shim::{FromShim, Role, ShimReport, Stream, ToShim},
@@ -151,7 +152,13 @@ impl Hub {
                 (PeerRole::Attached(plan), ToShim::Stdin(_) | ToShim::StdinEnd) if plan.stdin => {
                     asked.push(message);
                 }
-                (PeerRole::Supervisor | PeerRole::Attached(_) | PeerRole::LogFollower, ToShim::Unknown) => {
+                (
+                    PeerRole::Supervisor
+                    | PeerRole::Attached(_)
+                    | PeerRole::LogFollower
+                    | PeerRole::Pauser { .. },
+                    ToShim::Unknown,
+                ) => {
                     tracing::warn!(role = ?self.peers[index].role, "a newer version says what is not known here, ignored");
                 }
                 _ => self.peers[index].refuse(&message),
@@ -184,6 +191,11 @@ impl Hub {
                 // What was written before it asked.
                 peer.send(&FromShim::LogGrew);
             }
+            Role::Pause if state.init_pid.is_some() => peer.role = PeerRole::Pauser { told: false },
+            Role::Pause => {
+                let message = "the container does not run, it cannot be paused";
+                peer.send(&FromShim::Failed(WireError::new(ErrorCode::Conflict, message)));
+            }
         }
     }
 
@@ -192,7 +204,7 @@ impl Hub {
         for peer in &mut self.peers {
             match peer.role {
                 PeerRole::Supervisor | PeerRole::Attached(_) => peer.send(message),
-                PeerRole::Unknown | PeerRole::LogFollower => {}
+                PeerRole::Unknown | PeerRole::LogFollower | PeerRole::Pauser { .. } => {}
             }
         }
     }
@@ -253,7 +265,7 @@ impl Hub {
                     let master = self.copy_master();
                     self.peers[index].send_with(&FromShim::Started { at }, master);
                 }
-                PeerRole::Unknown | PeerRole::LogFollower => {}
+                PeerRole::Unknown | PeerRole::LogFollower | PeerRole::Pauser { .. } => {}
             }
         }
     }
@@ -288,7 +300,7 @@ impl Hub {
         // Followers of the log read on until this closes.
         self.peers.retain(|peer| match peer.role {
             PeerRole::Supervisor | PeerRole::Attached(_) => true,
-            PeerRole::Unknown | PeerRole::LogFollower => false,
+            PeerRole::Unknown | PeerRole::LogFollower | PeerRole::Pauser { .. } => false,
         });
     }
 
@@ -312,6 +324,33 @@ impl Hub {
                 peer.send(&FromShim::LogGrew);
             }
         }
+    }
+
+    /// Whether somebody wants the container to stand still.
+    pub(crate) fn has_pausers(&self) -> bool {
+        self.peers.iter().any(|peer| matches!(peer.role, PeerRole::Pauser { .. }))
+    }
+
+    /// It stands still.
+    pub(crate) fn paused(&mut self) {
+        for peer in &mut self.peers {
+            if peer.role == (PeerRole::Pauser { told: false }) {
+                peer.role = PeerRole::Pauser { told: true };
+                peer.send(&FromShim::Paused);
+            }
+        }
+    }
+
+    /// It cannot stand still.
+    pub(crate) fn refuse_pausers(&mut self, error: &WireError) {
+        for peer in self.peers.iter_mut().filter(|peer| matches!(peer.role, PeerRole::Pauser { .. })) {
+            peer.send(&FromShim::Failed(error.clone()));
+        }
+    }
+
+    /// Closes the connections of those who paused it: it does not stand still any more.
+    pub(crate) fn send_away_pausers(&mut self) {
+        self.peers.retain(|peer| !matches!(peer.role, PeerRole::Pauser { .. }));
     }
 
     /// Whether somebody wants the program's output itself.

@@ -19,7 +19,7 @@ use mysup_ipc::{
 };
 
 use crate::{
-    cgroup::Directory,
+    cgroup::{self, Directory},
     ending::Ending,
     error::{Call, SysError},
     hub::Hub,
@@ -55,10 +55,15 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     hub.listen_again(&run);
     let stdio = Stdio::reopen(run.as_fd(), &plan.process, kept)?;
     let keepsakes = keepsakes(&pidfd, &stdio, false)?;
+    let cgroups = open_cgroups(&entries)?;
+    // The dead shim may have paused it for somebody.
+    if let Err(error) = cgroup::thaw(&cgroups) {
+        tracing::warn!("{}, continuing", crate::error::chain(&error));
+    }
     let parts = Parts {
         init: Init { pidfd, parent: Parent::another(run) },
         stdio,
-        cgroups: open_cgroups(&entries)?,
+        cgroups,
         log: open_log(&state, &plan)?,
         started_at,
         proc: rootfs::open_directory("/proc")?,

@@ -25,6 +25,7 @@ mod life;
 mod log;
 mod mountinfo;
 mod namespace;
+mod pause;
 mod peer;
 mod prepare;
 mod reap;

@@ -33,6 +33,11 @@ pub(crate) enum PeerRole {
     Attached(AttachPlan),
     /// Gets a tick when the log grew.
     LogFollower,
+    /// The container stands still while it is connected.
+    Pauser {
+        /// That it does.
+        told: bool,
+    },
 }
 
 /// A connection and what is still to be sent over it.

@@ -19,6 +19,7 @@ use crate::{
     event_loop::{Event, Watch},
     hub::Hub,
     life::in_time,
+    pause::Pause,
     reap,
     stdio::{READ_SIZE, Read, Stdio, log_file::LogFile},
     sys::{process::send_signal, time::wall_clock},
@@ -99,6 +100,7 @@ pub(crate) struct Running {
     kill_at: Option<Instant>,
     /// When it is said that what was killed is not gone.
     gone_by: Option<Instant>,
+    pause: Pause,
     buffer: Vec<u8>,
 }
 
@@ -115,6 +117,7 @@ impl Running {
             stop: plan.stop,
             kill_at: None,
             gone_by: None,
+            pause: Pause::default(),
             buffer: vec![0; READ_SIZE],
         }
     }
@@ -130,13 +133,18 @@ impl Running {
                 ended |= event == Event::InitEnded;
                 self.handle(event, hub);
             }
+            if ended {
+                // Before anything of it goes away: nobody may trust in what he sees from now on.
+                self.pause.end(hub, &self.parts.cgroups);
+            }
             if ended && let Some(report) = self.reap()? {
                 self.drain(hub);
                 return Ok(report);
             }
             hub.forget_closed();
             self.follow_input_source(hub);
-            self.keep_deadline();
+            self.keep_deadline(hub);
+            self.pause.follow(hub, &self.parts.cgroups);
             self.tell_who_stays(hub);
         }
     }
@@ -165,6 +173,7 @@ impl Running {
         }
         watch.until(self.kill_at);
         watch.until(self.gone_by);
+        watch.until(self.pause.deadline());
         watch.wait()
     }
 
@@ -254,9 +263,10 @@ impl Running {
         };
     }
 
-    fn keep_deadline(&mut self) {
+    fn keep_deadline(&mut self, hub: &mut Hub) {
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
+            self.pause.end(hub, &self.parts.cgroups);
             self.gone_by = in_time(GONE_AFTER);
             // The init first: its pid namespace takes everything with it. The cgroup takes who came from outside.
             self.signal(u8::try_from(libc::SIGKILL).unwrap_or(9));

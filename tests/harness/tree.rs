@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ impl Tree {
     /// Reads all below `root`, and `root` itself as the empty path.
     pub(crate) fn read(root: &Path) -> Tree {
         let mut found = BTreeMap::new();
-        read_into(root, "", &mut found);
+        read_into(root, "", &[], &mut found);
         Tree(found)
     }
 
@@ -41,8 +41,13 @@ impl Tree {
 
     /// The same without inode numbers, which copies do not share: files with several names are known by the first one.
     pub(crate) fn read_copy(root: &Path) -> Tree {
+        Tree::read_copy_but(root, &[])
+    }
+
+    /// The same, without looking into these directories.
+    pub(crate) fn read_copy_but(root: &Path, closed: &[PathBuf]) -> Tree {
         let mut found = BTreeMap::new();
-        read_into(root, "", &mut found);
+        read_into(root, "", closed, &mut found);
         let mut first = BTreeMap::new();
         for (path, text) in &mut found {
             let inode =
@@ -58,6 +63,11 @@ impl Tree {
     pub(crate) fn seen_by(self, keep: impl Fn(&str, &str) -> Option<String>) -> Tree {
         let seen = |(path, text): (String, String)| keep(&path, &text).map(|text| (path, text));
         Tree(self.0.into_iter().filter_map(seen).collect())
+    }
+
+    /// The paths of all files.
+    pub(crate) fn paths(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
     }
 
     /// Without a path and what is below it; without the root itself if the path is empty.
@@ -94,7 +104,7 @@ impl Tree {
     }
 }
 
-fn read_into(path: &Path, relative: &str, found: &mut BTreeMap<String, String>) {
+fn read_into(path: &Path, relative: &str, closed: &[PathBuf], found: &mut BTreeMap<String, String>) {
     let Ok(meta) = fs::symlink_metadata(path) else { return };
     let kind = meta.file_type();
     let content = if kind.is_file() {
@@ -120,10 +130,10 @@ fn read_into(path: &Path, relative: &str, found: &mut BTreeMap<String, String>) 
             attributes(path),
         ),
     );
-    if kind.is_dir() {
+    if kind.is_dir() && !closed.iter().any(|closed| closed == path) {
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            read_into(&entry.path(), &format!("{relative}/{name}"), found);
+            read_into(&entry.path(), &format!("{relative}/{name}"), closed, found);
         }
     }
 }

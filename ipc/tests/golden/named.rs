@@ -34,12 +34,13 @@ macro_rules! named {
 }
 
 named!(Request: Info, Create, Run, Start, Stop, Restart, Kill, Wait, Remove, Rename, List, Inspect, Top, Import, Images,
-    RemoveImage, Shutdown, Heal, Image, Storage; never Unknown);
+    RemoveImage, Shutdown, Heal, Image, Storage, Commit; never Unknown);
 named!(Response: Done, Error, Created, Exited, Containers, Processes, Image, Images, Removed, Info, ImageAnswer, StorageAnswer;
     never Unknown);
 named!(ToShim: Plan, Teardown, Hello, Stop, Signal, Stdin, StdinEnd, Resize, RetryTeardown, Adopt, InitReaped;
     never Unknown);
-named!(FromShim: Created, Started, Failed, Output, LogGrew, Exited, Step, TornDown, Leftover, Report; never Unknown);
+named!(FromShim: Created, Started, Failed, Output, LogGrew, Exited, Step, TornDown, Leftover, Report, Paused;
+    never Unknown);
 named!(JournalEntry: Begin, Cgroup, WriteLayer, Mountpoint, Released; never Unknown);
 named!(ExitStatus: Code, Signal, Unknown; never);
 named!(ErrorCode: NotFound, Ambiguous, Conflict, Invalid, CommandNotFound, CommandNotExecutable, System, Timeout,
@@ -53,7 +54,7 @@ named!(Network: None, Host; never);
 named!(MountSource: Bind, Tmpfs, Volume; never);
 named!(ImageSource: Named, Archive, Directory; never);
 named!(ContainerState: Created, Starting, Running, Stopping, TearingDown, Exited, Leftover, Unreachable, Damaged; never);
-named!(Role: Supervisor, Attach, LogFollower; never);
+named!(Role: Supervisor, Attach, LogFollower, Pause; never);
 named!(Stream: Stdout, Stderr; never);
 
 impl Named for ExitReport {

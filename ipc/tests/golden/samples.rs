@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug};
 use mysup_ipc::{
     api::{ImageInfo, Request, Response, SupervisorInfo},
     codec::Message,
+    commits::CommitRequest,
     container::{ContainerConfig, ContainerInfo, ContainerState, ImageSource},
     error::{ErrorCode, WireError},
     exit::{ExitReport, ExitStatus},
@@ -59,7 +60,8 @@ const STATUSES: [ExitStatus; 3] = [ExitStatus::Code(7), ExitStatus::Signal(9), E
 const LIFETIMES: [Lifetime; 3] = [Lifetime::Nothing, Lifetime::Record, Lifetime::WriteLayer];
 const DRIVERS: [StorageDriver; 2] = [StorageDriver::Overlay, StorageDriver::Aufs];
 const NETWORKS: [Network; 2] = [Network::None, Network::Host];
-const ROLES: [Role; 3] = [Role::Supervisor, Role::Attach(AttachPlan { stdin: true }), Role::LogFollower];
+const ROLES: [Role; 4] =
+    [Role::Supervisor, Role::Attach(AttachPlan { stdin: true }), Role::LogFollower, Role::Pause];
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 const SIZE: TerminalSize = TerminalSize { rows: 24, columns: 80 };
 
@@ -271,7 +273,25 @@ fn requests() -> Vec<Request> {
     ]);
     all.extend(image_requests().map(Request::Image));
     all.extend(storage::requests().map(Request::Storage));
+    all.extend(commit_requests().map(Request::Commit));
     all
+}
+
+fn commit_requests() -> impl Iterator<Item = CommitRequest> {
+    let container = || text("one");
+    [
+        CommitRequest::Commit {
+            container: container(),
+            name: Some(text("a:b")),
+            author: text("me"),
+            message: text("m"),
+            changes: texts(&["CMD x"]),
+            pause: true,
+        },
+        CommitRequest::Export { container: container(), pause: true },
+        CommitRequest::Diff { container: container() },
+    ]
+    .into_iter()
 }
 
 fn image_requests() -> impl Iterator<Item = ImageRequest> {
@@ -391,6 +411,7 @@ fn from_shim() -> Vec<FromShim> {
             stopping: true,
             leftover: Some(teardown()),
         }),
+        FromShim::Paused,
     ]);
     all
 }

@@ -3,7 +3,7 @@
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::Directory;
+use super::{Directory, freeze};
 use crate::error::{Call, SysError};
 
 /// Kills all that is in these cgroups and below them; returns who is left (a process in an uninterruptible call
@@ -31,6 +31,10 @@ fn kill(directory: &Directory) -> Result<(), SysError> {
         return directory.write("cgroup.kill", "1");
     }
     let killed: Vec<_> = directory.processes()?.into_iter().map(|pid| kill_member(directory, pid)).collect();
+    if directory.has(freeze::STATE) {
+        // What is frozen here dies when it goes on.
+        directory.write(freeze::STATE, freeze::THAWED)?;
+    }
     killed.into_iter().collect()
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod devices;
 mod directory;
+mod freeze;
 mod hierarchy;
 mod kill;
 mod limits;
@@ -19,6 +20,7 @@ use mysup_ipc::{layout, plan::ContainerPlan, point, teardown::JournalEntry};
 
 pub(crate) use self::{
     directory::Directory,
+    freeze::{freeze, is_frozen, thaw},
     hierarchy::{Hierarchy, Version, find as find_hierarchies},
     kill::kill_all,
     limits::oom_killed,
@@ -49,7 +51,12 @@ impl Cgroups {
     ) -> Result<Self, StartError> {
         limits::check(plan, hierarchies)?;
         let mut members = Vec::new();
-        for hierarchy in hierarchies.iter().filter(|hierarchy| limits::needs(plan, hierarchy)) {
+        // The unified tree can pause a container by itself, beside version 1 too.
+        let has_unified = hierarchies.iter().any(|hierarchy| hierarchy.version == Version::V2);
+        let needs = |hierarchy: &&Hierarchy| {
+            limits::needs(plan, hierarchy) || (!has_unified && hierarchy.has("freezer"))
+        };
+        for hierarchy in hierarchies.iter().filter(needs) {
             let directory = create(hierarchy, plan.id.as_str(), journal).step("make a cgroup")?;
             limits::apply(plan, hierarchy, &directory).step("set a limit")?;
             members.push(Member { hierarchy: hierarchy.clone(), directory });

@@ -313,6 +313,7 @@ fn may_be_repeated(request: &Request) -> bool {
             | StorageRequest::RemoveVolume { .. }
             | StorageRequest::PruneVolumes { .. },
         )
+        | Request::Commit(_)
         | Request::Shutdown { .. }
         | Request::Unknown => false,
     }

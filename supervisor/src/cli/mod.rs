@@ -6,6 +6,7 @@
 mod args;
 mod attach;
 mod client;
+mod commits;
 mod confirm;
 mod describe;
 mod disk;
@@ -101,6 +102,9 @@ pub(crate) fn run(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, F
         | Verb::Volume(_)
         | Verb::System(_)
         | Verb::Container(_)
+        | Verb::Commit(_)
+        | Verb::Export(_)
+        | Verb::Diff(_)
         | Verb::Info(_)
         | Verb::Version(_)
         | Verb::Doctor(_)
@@ -153,6 +157,9 @@ fn dispatch(line: &CommandLine) -> Result<Outcome, CliError> {
         Verb::Volume(args) => volumes::volume(instance, args)?,
         Verb::System(args) => disk::system(instance, args)?,
         Verb::Container(args) => disk::container(instance, args)?,
+        Verb::Commit(args) => commits::commit(instance, args)?,
+        Verb::Export(args) => commits::export(instance, args)?,
+        Verb::Diff(args) => commits::diff(instance, args)?,
         Verb::Info(args) => system::info(instance, args)?,
         Verb::Version(args) => system::version(instance, args)?,
         Verb::Doctor(args) => doctor::doctor(instance, args)?,

@@ -10,7 +10,7 @@ use mysup_ipc::{
 };
 
 use super::{
-    image_requests, info,
+    commits, image_requests, info,
     operations::{Client, Launch, Operations, Prepared, Removal, Volumes},
     processes,
     shutdown::Shutdown,
@@ -109,19 +109,22 @@ impl Api {
             }
             Request::Heal => finished(storage_requests::heal(operations)).await.map(done),
             Request::Unknown => Err(unknown_request()),
-            Request::Shutdown { containers } => {
-                self.shutdown.close();
-                if containers && let Err(error) = finished(operations.stop_all()).await {
-                    // The end was asked for, and comes.
-                    tracing::warn!(error = %error.message, "cannot stop all containers, continuing");
-                }
-                Ok(Response::Done)
-            }
+            Request::Shutdown { containers } => Ok(self.shut_down(containers).await),
+            Request::Commit(request) => commits::answer(&operations, request, descriptors.pop_front()).await,
             Request::Image(request) => {
                 image_requests::answer(&operations, request, descriptors.pop_front()).await
             }
             Request::Storage(request) => storage_requests::answer(&operations, request).await,
         }
+    }
+
+    async fn shut_down(&self, containers: bool) -> Response {
+        self.shutdown.close();
+        if containers && let Err(error) = finished(self.operations.clone().stop_all()).await {
+            // The end was asked for, and comes.
+            tracing::warn!(error = %error.message, "cannot stop all containers, continuing");
+        }
+        Response::Done
     }
 
     async fn run(&self, prepared: Prepared, client: Option<Client>) -> Answer {

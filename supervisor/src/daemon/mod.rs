@@ -2,6 +2,7 @@
 //! ready; at its end it refuses, removes its socket and goes. Containers do not notice.
 
 mod api;
+mod commits;
 mod image_requests;
 mod images;
 mod info;

@@ -33,7 +33,7 @@ const KILL: u8 = 9;
 /// Another try of a teardown that was not finished, for one who wants the container gone or started.
 const RETRY: Duration = Duration::from_secs(10);
 /// A teardown under way, or a record being written: after this the user is told what it is.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// A shim that does not answer yet, right after the start of the supervisor or at its own end.
 const SILENCE: Duration = Duration::from_secs(2);
 /// Between two looks at what will change in a moment.
@@ -205,7 +205,7 @@ impl Operations {
     }
 
     /// Gives a shim that does not answer a moment to do so.
-    async fn reachable(&self, id: &ContainerId) -> Result<(), WireError> {
+    pub(super) async fn reachable(&self, id: &ContainerId) -> Result<(), WireError> {
         let deadline = Instant::now() + SILENCE;
         while matches!(self.registry.look(id).await?.state, State::Unreachable(_))
             && Instant::now() < deadline
@@ -216,7 +216,12 @@ impl Operations {
     }
 
     /// Waits for what is under way, tries again what is left.
-    async fn settled(&self, id: &ContainerId, look: &Look, deadline: Instant) -> Result<Settled, WireError> {
+    pub(super) async fn settled(
+        &self,
+        id: &ContainerId,
+        look: &Look,
+        deadline: Instant,
+    ) -> Result<Settled, WireError> {
         let in_time = Instant::now() < deadline;
         match look.state {
             State::Live(Live::TearingDown { .. }) | State::Removing { .. } if in_time => {
@@ -410,12 +415,14 @@ impl Volumes {
 }
 
 /// Whether a request can go on.
-enum Settled {
+pub(super) enum Settled {
+    /// Now.
     Yes,
+    /// It may be another state by now.
     LookAgain,
 }
 
-fn damaged(id: &ContainerId, reason: &str) -> WireError {
+pub(super) fn damaged(id: &ContainerId, reason: &str) -> WireError {
     let message =
         format!("the record of container {id} is damaged ({reason}): it can only be removed, with force");
     WireError::new(ErrorCode::Conflict, message)

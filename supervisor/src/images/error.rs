@@ -74,7 +74,7 @@ pub(crate) enum ImageError {
         container: String,
     },
     /// The one who asked for the import has left.
-    #[error("the import was cancelled")]
+    #[error("it was cancelled")]
     Cancelled,
     /// Something is wrong with one layer of an image.
     #[error("layer {layer}")]
@@ -101,11 +101,14 @@ pub(crate) enum ImageError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What a container has changed cannot be taken.
+    #[error(transparent)]
+    Commit(#[from] CommitFault),
     /// The archive is not what can be imported.
     #[error(transparent)]
     Archive(#[from] ArchiveFault),
     /// The file system of the store is full, or its quota is used up.
-    #[error("no space left in the image store while writing {subject}: free some space and import again")]
+    #[error("no space left in the image store while writing {subject}: free some space and try again")]
     NoSpace {
         /// An entry of the archive, quoted, or a file of the store.
         subject: String,
@@ -216,6 +219,38 @@ pub(crate) enum BundleFault {
     /// More layers than can be joined.
     #[error("it has more than {0} layers, which is the limit")]
     ManyLayers(usize),
+}
+
+/// Why what a container has changed is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitFault {
+    /// It has no image.
+    #[error("the container was made from a directory, not from an image: export it, and import that")]
+    Directory,
+    /// A file whose name means something else in a layer.
+    #[error("{path} cannot be in a layer: names that begin with .wh. are marks of removed files there")]
+    Mark {
+        /// Quoted.
+        path: String,
+    },
+    /// Made by a kernel that keeps the content of a file or directory elsewhere.
+    #[error(
+        "the content of {path} is elsewhere (redirect_dir or metacopy of overlayfs): copy it to another name and back in \
+         the container"
+    )]
+    Redirected {
+        /// Quoted.
+        path: String,
+    },
+    /// It could not be paused.
+    #[error("{0}; with --no-pause it goes on meanwhile")]
+    Pause(String),
+    /// It went on before everything was read.
+    #[error("the container ended or went on in the middle: try again")]
+    WentOn,
+    /// Its write layer was removed before everything was read.
+    #[error("the container ended in the middle, and what it had changed is gone")]
+    Gone,
 }
 
 /// What is wrong with an archive.
@@ -387,7 +422,11 @@ impl ImageError {
             ImageError::Layer { fault, .. } => fault.to_wire().code,
             ImageError::NotFound { .. } => ErrorCode::NotFound,
             ImageError::Ambiguous { .. } => ErrorCode::Ambiguous,
-            ImageError::NameInUse { .. }
+            ImageError::Commit(
+                CommitFault::Directory | CommitFault::Mark { .. } | CommitFault::Redirected { .. },
+            ) => ErrorCode::Invalid,
+            ImageError::Commit(_)
+            | ImageError::NameInUse { .. }
             | ImageError::ManyNames { .. }
             | ImageError::UsedByStopped { .. }
             | ImageError::UsedByRunning { .. } => ErrorCode::Conflict,

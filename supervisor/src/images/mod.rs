@@ -12,7 +12,7 @@
 //! (pipeline.rs), several layers at once. Between them go a few buffers that are used again and again (memory.rs). The
 //! tar is a stranger's: entries.rs reads it, tree.rs and unpack.rs make the files, on directory descriptors, and
 //! nothing in it can reach out of its own directory. Out: replay.rs reads the tar of a layer again, target.rs writes
-//! (gzip.rs compresses).
+//! (gzip.rs compresses). What a container has changed (changes/) becomes the tar of a new layer, and comes in as any other.
 //!
 //! Never here: the removal of a tree (a rename into the trash is all), policy taken from an image, a layer that is
 //! listed before it is on the disk.
@@ -22,6 +22,8 @@ mod cancel;
 mod census;
 mod chain;
 mod change;
+mod changes;
+mod child_config;
 mod config;
 mod docker_archive;
 mod entries;
@@ -48,6 +50,7 @@ mod source;
 mod sparse;
 mod store;
 mod tape;
+mod tar_writer;
 mod target;
 mod tree;
 mod unpack;
@@ -58,7 +61,9 @@ mod tests;
 pub(crate) use cancel::Cancel;
 pub(crate) use chain::chain_ids;
 pub(crate) use change::Change;
+pub(crate) use changes::{OwnPaths, WriteLayer};
+pub(crate) use child_config::{Defaults, Draft};
 pub(crate) use config::{Image, ImageConfig};
-pub(crate) use error::ImageError;
-pub(crate) use store::{Details, Format, HistoryLine, Pruned, Store};
+pub(crate) use error::{CommitFault, ImageError};
+pub(crate) use store::{Changed, Details, Format, HistoryLine, Origin, Pruned, Store};
 pub(crate) use target::Compression;

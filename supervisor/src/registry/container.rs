@@ -1,7 +1,7 @@
 //! One container in the registry: its record, where it is, and who waits for it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Container {
     pub(crate) volumes_go: bool,
     /// A job writes one of its records.
     pub(crate) busy: bool,
+    /// Somebody reads its write layer while it is at rest.
+    held: Weak<()>,
     /// Those who wait for its program to run.
     pub(crate) starters: Vec<Reply<()>>,
     /// Those who wait for the end of its teardown.
@@ -64,6 +66,10 @@ pub(crate) struct Container {
     /// Those who wait for its end.
     pub(crate) waiters: Vec<oneshot::Sender<ExitReport>>,
 }
+
+/// A container stays at rest for as long as there is one: it is neither started nor removed.
+#[derive(Debug)]
+pub(crate) struct Hold(#[expect(dead_code, reason = "what counts is its end")] Arc<()>);
 
 /// A stop under way.
 #[derive(Debug, Clone, Copy)]
@@ -90,10 +96,23 @@ impl Container {
             doomed: false,
             volumes_go: false,
             busy: false,
+            held: Weak::new(),
             starters: Vec::new(),
             watchers: Vec::new(),
             waiters: Vec::new(),
         }
+    }
+
+    /// Whether it can be neither started nor removed for the moment.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy || self.held.strong_count() > 0
+    }
+
+    /// Keeps it at rest; several may.
+    pub(crate) fn hold(&mut self) -> Hold {
+        let hold = self.held.upgrade().unwrap_or_default();
+        self.held = Arc::downgrade(&hold);
+        Hold(hold)
     }
 
     /// Its name, unless its record is damaged.

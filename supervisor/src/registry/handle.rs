@@ -12,7 +12,9 @@ use mysup_ipc::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Reply, gone,
+    Reply,
+    container::Hold,
+    gone,
     record::{Program, Record},
     state::State,
     volumes::{Anonymous, Staying, VolumeUsers},
@@ -84,6 +86,8 @@ pub(crate) enum Message {
     Remove(ContainerId, Anonymous, Reply<()>),
     /// Kill and remove it whenever that can be done.
     Doom(ContainerId, Anonymous, Reply<()>),
+    /// Keep it at rest, if it is.
+    Hold(ContainerId, Reply<Hold>),
     /// Give it another name.
     Rename(ContainerId, ContainerName, Reply<()>),
     /// All of them, newest first.
@@ -187,6 +191,11 @@ impl Handle {
     /// Kills and removes it whenever that can be done.
     pub(crate) async fn doom(&self, id: &ContainerId, anonymous: Anonymous) -> Result<(), WireError> {
         self.ask(|reply| Message::Doom(id.clone(), anonymous, reply)).await?
+    }
+
+    /// Keeps it at rest; an error if it is not.
+    pub(crate) async fn hold(&self, id: &ContainerId) -> Result<Hold, WireError> {
+        self.ask(|reply| Message::Hold(id.clone(), reply)).await?
     }
 
     /// Gives it another name.

@@ -32,6 +32,7 @@ use mysup_ipc::{
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
+pub(crate) use self::container::Hold;
 use self::handle::Message;
 use self::{container::Container, jobs::JobDone, recover::Found, state::State};
 pub(crate) use self::{

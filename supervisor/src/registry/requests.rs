@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Message, Registry, Reply,
-    container::Container,
+    container::{Container, Hold},
     gone,
     handle::{Draft, ImageUser, Look, StartOrder},
     is_in_use, jobs, names,
@@ -47,6 +47,7 @@ impl Registry {
             Message::Wait(id, reply) => self.wait(&id, reply),
             Message::Remove(id, anonymous, reply) => self.remove(&id, &anonymous, reply),
             Message::Doom(id, anonymous, reply) => give(reply, self.doom(&id, &anonymous)),
+            Message::Hold(id, reply) => give(reply, self.hold(&id)),
             Message::Rename(id, name, reply) => self.rename(&id, name, reply),
             Message::List(reply) => {
                 // A client that hung up needs no list.
@@ -79,7 +80,7 @@ impl Registry {
         Ok(Look {
             record: container.record.clone(),
             state: container.state.clone(),
-            busy: container.busy || container.state == State::New,
+            busy: container.is_busy() || container.state == State::New,
         })
     }
 
@@ -117,7 +118,7 @@ impl Registry {
             Ok(record) => Arc::clone(record),
             Err(_) => return give(reply, Err(damaged_error(container))),
         };
-        let wanted = if container.busy {
+        let wanted = if container.is_busy() {
             Err(Refusal::Busy)
         } else {
             state::next(&container.state, Event::Wanted(Want::Start))
@@ -259,7 +260,7 @@ impl Registry {
         let Some(container) = self.containers.get(id) else { return give(reply, Err(gone(id))) };
         let leaving = self.leaving_with(container, anonymous);
         let Some(container) = self.containers.get_mut(id) else { return give(reply, Err(gone(id))) };
-        let wanted = if container.busy {
+        let wanted = if container.is_busy() {
             Err(Refusal::Busy)
         } else {
             state::next(&container.state, Event::Wanted(Want::Remove))
@@ -294,6 +295,19 @@ impl Registry {
         }
     }
 
+    fn hold(&mut self, id: &ContainerId) -> Result<Hold, WireError> {
+        let container = self.containers.get_mut(id).ok_or_else(|| gone(id))?;
+        match container.state {
+            State::Created | State::Exited if !container.busy => Ok(container.hold()),
+            State::New
+            | State::Created
+            | State::Exited
+            | State::Removing { .. }
+            | State::Live(_)
+            | State::Unreachable(_) => Err(refused(container, Refusal::Busy, "read")),
+        }
+    }
+
     fn rename(&mut self, id: &ContainerId, name: ContainerName, reply: Reply<()>) {
         if let Some(owner) = self.names.get(&name) {
             let conflict = name_conflict(&name, owner);
@@ -303,7 +317,7 @@ impl Registry {
         let Ok(record) = &container.record else { return give(reply, Err(damaged_error(container))) };
         // A start writes the record too.
         let starting = state::next(&container.state, Event::Wanted(Want::Start)) == Err(Refusal::Starting);
-        if container.busy || starting || matches!(container.state, State::New | State::Removing { .. }) {
+        if container.is_busy() || starting || matches!(container.state, State::New | State::Removing { .. }) {
             return give(reply, Err(refused(container, Refusal::Busy, "rename")));
         }
         let renamed = Arc::new(Record { name: name.clone(), ..Record::clone(record) });
@@ -400,7 +414,7 @@ fn refused(container: &Container, refusal: Refusal, verb: &str) -> WireError {
         Refusal::NotRunning => "container is not running",
         Refusal::TearingDown => "its teardown is under way: try again",
         Refusal::Removing => "it is being removed",
-        Refusal::Busy => "its record is being written: try again",
+        Refusal::Busy => "its record is being written, or its changes are being read: try again",
         Refusal::OutOfOrder => "it is not in a state for that",
     };
     WireError::new(ErrorCode::Conflict, format!("cannot {verb} container \"{label}\": {reason}"))

@@ -13,6 +13,7 @@ pub(crate) mod entry;
 pub(crate) mod framed;
 mod journal;
 pub(crate) mod lost;
+pub(crate) mod pause;
 mod silence;
 pub(crate) mod spawn;
 mod start;

@@ -259,7 +259,7 @@ impl Working {
                 Event::Stands(report)
             }
             // For attached clients and readers of the log, or for newer supervisors, not for us.
-            FromShim::Output { .. } | FromShim::LogGrew | FromShim::Unknown => {
+            FromShim::Output { .. } | FromShim::LogGrew | FromShim::Paused | FromShim::Unknown => {
                 return std::ops::ControlFlow::Continue(());
             }
         };

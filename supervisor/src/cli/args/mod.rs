@@ -1,6 +1,7 @@
 //! The command line as it is typed: names and shapes of verbs and flags, text only. Nothing here touches the system;
 //! `resolve.rs` and the verbs make sense of the texts.
 
+pub(crate) mod commit;
 pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod parse;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use self::{
+    commit::{CommitArgs, DiffArgs, ExportArgs},
     container::ContainerArgs,
     image::{HistoryArgs, ImageArgs, ImagesArgs, ImportArgs, LoadArgs, RemoveImageArgs, SaveArgs, TagArgs},
     storage::{ContainersArgs, SystemArgs, VolumeArgs},
@@ -93,6 +95,12 @@ pub(crate) enum Verb {
     System(SystemArgs),
     /// Work with containers
     Container(ContainersArgs),
+    /// Make an image of what a container has changed
+    Commit(CommitArgs),
+    /// Write the file system of a container as a tar
+    Export(ExportArgs),
+    /// Show what a container has changed: A added, C changed, D deleted
+    Diff(DiffArgs),
     /// Show the supervisor and what this machine offers
     Info(FormatArgs),
     /// Show versions of client and supervisor

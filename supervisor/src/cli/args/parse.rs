@@ -68,7 +68,7 @@ fn switch(arg: clap::Arg) -> clap::Arg {
 }
 
 /// The spellings of Go's strconv.ParseBool, which docker takes.
-fn boolean(text: &str) -> Result<bool, String> {
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

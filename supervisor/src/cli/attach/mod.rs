@@ -336,6 +336,7 @@ impl Attachment<'_> {
             | FromShim::LogGrew
             | FromShim::Step(_)
             | FromShim::Report(_)
+            | FromShim::Paused
             | FromShim::Unknown => {}
         }
         Ok(())

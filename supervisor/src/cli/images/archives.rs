@@ -137,10 +137,9 @@ pub(crate) fn save(instance: &Instance, args: &SaveArgs) -> Result<u8, CliError>
         ("-", ArchiveFormat::OciDirectory) => {
             Err(flag("--output", "a directory cannot be written to standard output".to_owned()))
         }
-        ("-", ArchiveFormat::Docker | ArchiveFormat::Oci) => save_to_stdout(instance, &request),
         (path, ArchiveFormat::OciDirectory) => save_to_directory(instance, &request, Path::new(path)),
-        (path, ArchiveFormat::Docker | ArchiveFormat::Oci) => {
-            save_to_file(instance, &request, Path::new(path))
+        (output, ArchiveFormat::Docker | ArchiveFormat::Oci) => {
+            write_out(instance, &request, output, Place::NoTerminal)
         }
     }
 }
@@ -152,10 +151,35 @@ fn demand(instance: &Instance, request: &Request, target: &OwnedFd) -> Result<()
     Ok(())
 }
 
+/// What standard output may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Anything.
+    Any,
+    /// Not a terminal, which an archive would make unusable.
+    NoTerminal,
+}
+
+/// Has the supervisor write into a file, which is there when it is whole, or with `-` to standard output.
+///
+/// # Errors
+/// If it cannot be written, or what the supervisor says.
+pub(crate) fn write_out(
+    instance: &Instance,
+    request: &Request,
+    output: &str,
+    place: Place,
+) -> Result<u8, CliError> {
+    match output {
+        "-" => write_to_stdout(instance, request, place),
+        path => save_to_file(instance, request, Path::new(path)),
+    }
+}
+
 /// Through a pipe of our own: the supervisor must not make the user's standard output non-blocking, nor wait for it.
-fn save_to_stdout(instance: &Instance, request: &Request) -> Result<u8, CliError> {
+fn write_to_stdout(instance: &Instance, request: &Request, place: Place) -> Result<u8, CliError> {
     let stdout = io::stdout();
-    if stdout.is_terminal() {
+    if place == Place::NoTerminal && stdout.is_terminal() {
         let reason = "standard output is a terminal: use -o FILE, or redirect it";
         return Err(Invalid::new(reason).into());
     }

@@ -13,7 +13,7 @@ use mysup_ipc::{
 };
 
 pub(crate) use self::{
-    archives::{import, load, save},
+    archives::{Place, import, load, save, write_out},
     history::history,
     list::images,
     upkeep::{remove, tag},

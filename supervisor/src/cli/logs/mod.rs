@@ -119,6 +119,7 @@ fn wait_for_growth(connection: &mut Connection) -> Result<bool, CliError> {
                     | FromShim::Output { .. }
                     | FromShim::Step(_)
                     | FromShim::Report(_)
+                    | FromShim::Paused
                     | FromShim::Unknown,
                 )) => {}
                 Ok(Received::NotYet) => break,

@@ -3,9 +3,10 @@
 //! What is in memory is what is on the disk: a change is first made there, durably, and shown after. Changes wait for
 //! each other (`changes`); reading does not wait for a disk.
 //!
-//! `importing.rs` and `loading.rs` take images in, `removing.rs` throws them away, `pins.rs` keeps layers that no
+//! `importing.rs` and `loading.rs` take images in, `committing.rs` makes them of containers, `removing.rs` throws them away, `pins.rs` keeps layers that no
 //! record names yet, `looking.rs` and `verifying.rs` read.
 
+mod committing;
 mod damaged;
 mod importing;
 mod loading;
@@ -15,6 +16,7 @@ mod removing;
 mod saving;
 mod verifying;
 
+pub(crate) use committing::{Changed, Origin};
 pub(crate) use looking::{Details, HistoryLine};
 pub(crate) use removing::Pruned;
 pub(crate) use saving::Format;
