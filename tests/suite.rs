@@ -36,6 +36,9 @@ mod no_hang_server;
 mod no_space;
 mod power;
 mod protocol;
+mod registries;
+mod registries_peers;
+mod registries_refuse;
 mod restart;
 mod setup;
 mod shim_kill;
@@ -78,6 +81,9 @@ fn main() -> ExitCode {
         images_load::cases(),
         images_peers::cases(),
         commit::cases(),
+        registries::cases(),
+        registries_peers::cases(),
+        registries_refuse::cases(),
         volumes::cases(),
         volumes_refused::cases(),
         named_volumes::cases(),

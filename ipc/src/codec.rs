@@ -134,6 +134,18 @@ impl Message for crate::teardown::JournalEntry {
     const KIND: Kind = Kind::Journal;
     const UNKNOWN: Option<Self> = Some(Self::Unknown);
 }
+impl Message for crate::progress::Progress {
+    const KIND: Kind = Kind::Progress;
+    const UNKNOWN: Option<Self> = None;
+}
+impl Message for crate::registry::ToRegistry {
+    const KIND: Kind = Kind::ToRegistry;
+    const UNKNOWN: Option<Self> = Some(Self::Unknown);
+}
+impl Message for crate::registry::FromRegistry {
+    const KIND: Kind = Kind::FromRegistry;
+    const UNKNOWN: Option<Self> = Some(Self::Unknown);
+}
 
 #[cfg(test)]
 mod tests {

@@ -37,13 +37,23 @@ pub enum Kind {
     TeardownRecord = 6,
     /// One entry of the shim's undo journal
     Journal = 7,
+    /// [`crate::progress::Progress`]
+    Progress = 8,
+    /// [`crate::registry::ToRegistry`]
+    ToRegistry = 9,
+    /// [`crate::registry::FromRegistry`]
+    FromRegistry = 10,
 }
 
 impl Kind {
     fn from_number(number: u16) -> Option<Self> {
-        use Kind::{ExitRecord, FromShim, Journal, Request, Response, TeardownRecord, ToShim};
+        use Kind::{
+            ExitRecord, FromRegistry, FromShim, Journal, Progress, Request, Response, TeardownRecord,
+            ToRegistry, ToShim,
+        };
         [Request, Response, ToShim, FromShim, ExitRecord, TeardownRecord, Journal]
             .into_iter()
+            .chain([Progress, ToRegistry, FromRegistry])
             .find(|kind| *kind as u16 == number)
     }
 }

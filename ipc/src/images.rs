@@ -59,6 +59,12 @@ pub enum ImageRequest {
         /// Which.
         images: Vec<String>,
     },
+    /// Load the one image of an OCI archive that was fetched from a registry, in a file that rides along, and give it
+    /// names. Layers that the store has may be missing in it. The client's hanging up cancels it. → `Loaded`
+    Receive {
+        /// `name:tag`, or `name@digest` if that was asked for.
+        names: Vec<String>,
+    },
 }
 
 /// From the supervisor.

@@ -12,6 +12,9 @@
 //!
 //!  client  ── ToShim ──▶ shim               fd 1 of the shim (`run`) or a connection to shim.sock;
 //!          ◀─ FromShim ─                    the terminal does not pass through the supervisor
+//!
+//!  client  ─ ToRegistry ▶ mysup-registry    fd 0 of that program: it has the network              (registry.rs)
+//!          ◀ FromRegistry
 //! ```
 //!
 //! Who says what to whom, in order, on the control connection:
@@ -46,7 +49,9 @@ pub mod log;
 mod next;
 pub mod plan;
 pub mod point;
+pub mod progress;
 pub mod record;
+pub mod registry;
 pub mod shim;
 pub mod storage;
 pub mod teardown;

@@ -14,6 +14,7 @@ pub(crate) mod peers;
 pub(crate) mod plant;
 pub(crate) mod processes;
 pub(crate) mod random;
+pub(crate) mod registry;
 pub(crate) mod runner;
 pub(crate) mod sandbox;
 pub(crate) mod terminal;

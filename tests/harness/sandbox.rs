@@ -107,8 +107,13 @@ impl Sandbox {
 
     /// What makes a call use this instance.
     pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
-        let own =
-            [("MYSUP_ROOT".into(), self.root().into()), ("MYSUP_RUN_ROOT".into(), self.run_root().into())];
+        let own = [
+            ("MYSUP_ROOT".into(), self.root().into()),
+            ("MYSUP_RUN_ROOT".into(), self.run_root().into()),
+            // No test reaches beyond this machine: nobody listens there, and what is on loopback asks no proxy.
+            ("HTTPS_PROXY".into(), "http://127.0.0.1:9".into()),
+            ("DOCKER_CONFIG".into(), self.directory.join("w/docker-config").into()),
+        ];
         own.into_iter().chain(lock(&self.variables).iter().cloned()).collect()
     }
 

@@ -6,6 +6,8 @@ use mysup_ipc::{
     error::ErrorCode,
     exit::{ExitReport, ExitStatus},
     plan::{Lifetime, MountSource, Network, StorageDriver},
+    progress::{Progress, ProgressStep},
+    registry::{FromRegistry, ToRegistry},
     shim::{FromShim, Role, Stream, ToShim},
     teardown::{JournalEntry, Outcome, StepKind, TeardownReport},
 };
@@ -54,6 +56,10 @@ named!(Network: None, Host; never);
 named!(MountSource: Bind, Tmpfs, Volume; never);
 named!(ImageSource: Named, Archive, Directory; never);
 named!(ContainerState: Created, Starting, Running, Stopping, TearingDown, Exited, Leftover, Unreachable, Damaged; never);
+named!(ToRegistry: Pull, Present, Push, Login, Logout; never Unknown);
+named!(FromRegistry: Layers, Progress, Pulled, Pushed, Done, Failed; never Unknown);
+named!(ProgressStep: Unpacking, Unpacked, Writing, Written, Downloading, Resuming, Downloaded, Present, Uploading,
+    Uploaded, KnownThere; never Unknown);
 named!(Role: Supervisor, Attach, LogFollower, Pause; never);
 named!(Stream: Stdout, Stderr; never);
 
@@ -70,5 +76,13 @@ impl Named for TeardownReport {
 
     fn name(&self) -> &'static str {
         "record"
+    }
+}
+
+impl Named for Progress {
+    const ALL: &'static [&'static str] = &["message"];
+
+    fn name(&self) -> &'static str {
+        "message"
     }
 }

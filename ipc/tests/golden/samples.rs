@@ -16,6 +16,8 @@ use mysup_ipc::{
         AttachPlan, ContainerPlan, Lifetime, Limits, LogPlan, MountPlan, MountSource, Network, ProcessPlan,
         Rlimit, RootfsPlan, StopPlan, StorageDriver, TerminalSize,
     },
+    progress::{Progress, ProgressStep},
+    registry::{FromRegistry, PullOrder, Pulled, PushOrder, ToRegistry, Trust},
     shim::{AdoptOrder, FromShim, Role, ShimReport, Stream, TeardownOrder, ToShim},
     teardown::{Holder, JournalEntry, Outcome, StepKind, TeardownReport, TeardownStep},
 };
@@ -313,6 +315,7 @@ fn image_requests() -> impl Iterator<Item = ImageRequest> {
         ImageRequest::History { image: text("a") },
         ImageRequest::Prune { all: true },
         ImageRequest::Verify { images: images() },
+        ImageRequest::Receive { names: texts(&["a:b"]) },
     ]
     .into_iter()
 }
@@ -428,6 +431,51 @@ fn journal() -> Vec<JournalEntry> {
     all
 }
 
+const PROGRESS: [ProgressStep; 11] = [
+    ProgressStep::Unpacking,
+    ProgressStep::Unpacked,
+    ProgressStep::Writing,
+    ProgressStep::Written,
+    ProgressStep::Downloading,
+    ProgressStep::Resuming,
+    ProgressStep::Downloaded,
+    ProgressStep::Present,
+    ProgressStep::Uploading,
+    ProgressStep::Uploaded,
+    ProgressStep::KnownThere,
+];
+
+fn progress(step: ProgressStep) -> Progress {
+    Progress { part: text("0123456789ab"), step, done: 91, total: 92 }
+}
+
+fn to_registry() -> Vec<ToRegistry> {
+    let trust = || Trust { certificates: Some(text("/certs")), anybody: true };
+    let order = PullOrder { reference: text("a:b"), platform: Some(text("linux/amd64")), trust: trust() };
+    let push = PushOrder { reference: text("a:b"), others: texts(&["c"]), trust: trust() };
+    let (server, user, secret) = (text("host"), text("me"), text("word"));
+    vec![
+        ToRegistry::Pull(order),
+        ToRegistry::Present(2),
+        ToRegistry::Push(push),
+        ToRegistry::Login { server, user, secret, trust: trust() },
+        ToRegistry::Logout { server: text("host") },
+    ]
+}
+
+fn from_registry() -> Vec<FromRegistry> {
+    let (name, tag) = (text("host/a:b"), Some(text("host/a:b")));
+    let pulled = Pulled { name: name.clone(), tag, digest: digest(), manifest: digest(), image: digest() };
+    vec![
+        FromRegistry::Layers(vec![digest()]),
+        FromRegistry::Progress(progress(ProgressStep::Resuming)),
+        FromRegistry::Pulled(pulled),
+        FromRegistry::Pushed { name, digest: digest(), size: 93 },
+        FromRegistry::Done(text("done")),
+        FromRegistry::Failed(text("why")),
+    ]
+}
+
 /// All samples.
 pub(crate) fn all() -> Vec<Sample> {
     let mut samples = of("Request", requests());
@@ -437,6 +485,9 @@ pub(crate) fn all() -> Vec<Sample> {
     samples.extend(of("ExitReport", STATUSES.map(exit).into()));
     samples.extend(of("TeardownReport", vec![teardown()]));
     samples.extend(of("JournalEntry", journal()));
+    samples.extend(of("Progress", PROGRESS.map(progress).into()));
+    samples.extend(of("ToRegistry", to_registry()));
+    samples.extend(of("FromRegistry", from_registry()));
     samples
 }
 
@@ -462,6 +513,9 @@ pub(crate) fn names() -> Vec<Names> {
         names("ToShim", to_shim()),
         names("FromShim", from_shim()),
         names("JournalEntry", journal()),
+        names("ToRegistry", to_registry()),
+        names("FromRegistry", from_registry()),
+        names("ProgressStep", PROGRESS),
         names("ExitStatus", STATUSES),
         names("ErrorCode", ERRORS),
         names("StepKind", STEPS),

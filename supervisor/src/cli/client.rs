@@ -306,7 +306,8 @@ fn may_be_repeated(request: &Request) -> bool {
             | ImageRequest::Load
             | ImageRequest::Save { .. }
             | ImageRequest::Prune { .. }
-            | ImageRequest::Verify { .. },
+            | ImageRequest::Verify { .. }
+            | ImageRequest::Receive { .. },
         )
         | Request::Storage(
             StorageRequest::CreateVolume { name: None, .. }

@@ -12,6 +12,7 @@ use super::{
     error::CliError,
     images::{Place, write_out},
     output,
+    progress::{Screen, Style},
     values::Invalid,
 };
 
@@ -32,7 +33,7 @@ pub(crate) fn commit(instance: &Instance, args: &CommitArgs) -> Result<u8, CliEr
             return Err(CliError::Flag { flag: "--output", reason: Invalid::new(reason) });
         }
         let request = Request::Commit(CommitRequest::Export { container, pause });
-        return write_out(instance, &request, output, Place::NoTerminal);
+        return write_out(instance, &request, output, Place::NoTerminal, &mut silent());
     }
     let request = Request::Commit(CommitRequest::Commit {
         container,
@@ -54,7 +55,7 @@ pub(crate) fn commit(instance: &Instance, args: &CommitArgs) -> Result<u8, CliEr
 /// If the container is not there, or the output cannot be written.
 pub(crate) fn export(instance: &Instance, args: &ExportArgs) -> Result<u8, CliError> {
     let request = CommitRequest::Export { container: args.container.clone(), pause: false };
-    write_out(instance, &Request::Commit(request), &args.output, Place::NoTerminal)
+    write_out(instance, &Request::Commit(request), &args.output, Place::NoTerminal, &mut silent())
 }
 
 /// `diff`; prints a line for each changed file.
@@ -63,5 +64,10 @@ pub(crate) fn export(instance: &Instance, args: &ExportArgs) -> Result<u8, CliEr
 /// If the container is not there.
 pub(crate) fn diff(instance: &Instance, args: &DiffArgs) -> Result<u8, CliError> {
     let request = CommitRequest::Diff { container: args.container.clone() };
-    write_out(instance, &Request::Commit(request), "-", Place::Any)
+    write_out(instance, &Request::Commit(request), "-", Place::Any, &mut silent())
+}
+
+/// The supervisor does not tell how far these are.
+fn silent() -> Screen {
+    Screen::new(Style::Nothing)
 }

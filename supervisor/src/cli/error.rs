@@ -136,6 +136,20 @@ pub(crate) enum CliError {
     /// Whoever read our output is gone: nobody is left to be told.
     #[error("nobody reads the output")]
     ReaderGone,
+    /// A registry, or the program that speaks with it, said no.
+    #[error("{reason}")]
+    Registry {
+        /// What it said.
+        reason: String,
+    },
+    /// An image is neither here nor there.
+    #[error("No such image: {name}, and it cannot be pulled")]
+    NotPulled {
+        /// As typed.
+        name: String,
+        /// Why not.
+        source: Box<CliError>,
+    },
     /// The container's end was seen by nobody.
     #[error("the exit status of container {0} is not known")]
     StatusUnknown(String),
@@ -182,6 +196,8 @@ impl CliError {
             | CliError::Connection { .. }
             | CliError::Codec(_)
             | CliError::NoAnswer
+            | CliError::Registry { .. }
+            | CliError::NotPulled { .. }
             | CliError::WrongAnswer => match rule {
                 Rule::Run => 125,
                 Rule::Create | Rule::Other => 1,

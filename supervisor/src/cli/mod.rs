@@ -18,7 +18,9 @@ mod inspect;
 mod launch;
 mod logs;
 mod output;
+mod progress;
 mod ps;
+mod registry;
 mod resolve;
 mod run;
 mod signals;
@@ -96,6 +98,10 @@ pub(crate) fn run(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, F
         | Verb::Rmi(_)
         | Verb::Load(_)
         | Verb::Save(_)
+        | Verb::Pull(_)
+        | Verb::Push(_)
+        | Verb::Login(_)
+        | Verb::Logout(_)
         | Verb::Tag(_)
         | Verb::History(_)
         | Verb::Image(_)
@@ -151,6 +157,10 @@ fn dispatch(line: &CommandLine) -> Result<Outcome, CliError> {
         Verb::Rmi(args) => images::remove(instance, args)?,
         Verb::Load(args) => images::load(instance, args)?,
         Verb::Save(args) => images::save(instance, args)?,
+        Verb::Pull(args) => registry::pull(instance, args)?,
+        Verb::Push(args) => registry::push(instance, args)?,
+        Verb::Login(args) => registry::login(args)?,
+        Verb::Logout(args) => registry::logout(args)?,
         Verb::Tag(args) => images::tag(instance, args)?,
         Verb::History(args) => images::history(instance, args)?,
         Verb::Image(args) => images::image(instance, args)?,

@@ -26,6 +26,7 @@ use super::{
     client::{Client, Instance, connect_in},
     error::CliError,
     output,
+    registry::{self, Policy},
     resolve::{self, Resolved},
     targets, terminal,
     values::Invalid,
@@ -50,6 +51,30 @@ const OUTPUT_CUT: u8 = 141;
 /// # Errors
 /// If the container could not be made or started.
 pub(crate) fn run(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
+    with_image(instance, &args.container, "mysup run", || run_once(instance, args))
+}
+
+/// Makes a container, and pulls its image before, or when it was missing.
+fn with_image(
+    instance: &Instance,
+    args: &ContainerArgs,
+    verb: &'static str,
+    make: impl Fn() -> Result<u8, CliError>,
+) -> Result<u8, CliError> {
+    let policy = registry::policy(args)?;
+    if policy == Policy::Always {
+        registry::always(instance, args, verb)?;
+    }
+    match make() {
+        Err(refusal) if policy == Policy::Missing => {
+            registry::missing(instance, args, verb, refusal)?;
+            make()
+        }
+        made => made,
+    }
+}
+
+fn run_once(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
     let wish = Wish { stdin: args.container.interactive, terminal: args.container.tty };
     if !args.detach {
         check_terminal(wish)?;
@@ -98,6 +123,10 @@ pub(crate) fn run(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
 /// # Errors
 /// If the container could not be made.
 pub(crate) fn create(instance: &Instance, args: &ContainerArgs) -> Result<u8, CliError> {
+    with_image(instance, args, "mysup create", || create_once(instance, args))
+}
+
+fn create_once(instance: &Instance, args: &ContainerArgs) -> Result<u8, CliError> {
     let Resolved { mut config, archive } = resolve::resolve(args, "mysup create")?;
     // What is made by hand is kept until it is removed by hand, unless it was to go at its end.
     config.keep = !config.remove;

@@ -65,6 +65,33 @@ impl Drop for RawMode {
     }
 }
 
+/// Standard input without what is typed being shown; it is as it was when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Silent {
+    before: Termios,
+}
+
+impl Silent {
+    /// Shows nothing from now on.
+    ///
+    /// # Errors
+    /// As tcsetattr(3).
+    pub(crate) fn set() -> io::Result<Self> {
+        let before = termios::tcgetattr(io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(termios::LocalModes::ECHO);
+        termios::tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // As above.
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Flush, &self.before);
+    }
+}
+
 /// Finds the detach keys in what is typed. The first key is held back until the next one is known.
 #[derive(Debug, Default)]
 pub(crate) struct DetachKeys {

@@ -99,7 +99,7 @@ impl Api {
             Request::Top { container } => self.top(&container).await,
             Request::Import { name } => {
                 let plain = ImageRequest::Import { name, changes: Vec::new(), message: None };
-                image_requests::answer(&operations, plain, descriptors.pop_front()).await
+                image_requests::answer(&operations, plain, descriptors).await
             }
             Request::Images => Ok(Response::Images(operations.images.list())),
             Request::RemoveImage { image, force } => {
@@ -111,9 +111,7 @@ impl Api {
             Request::Unknown => Err(unknown_request()),
             Request::Shutdown { containers } => Ok(self.shut_down(containers).await),
             Request::Commit(request) => commits::answer(&operations, request, descriptors.pop_front()).await,
-            Request::Image(request) => {
-                image_requests::answer(&operations, request, descriptors.pop_front()).await
-            }
+            Request::Image(request) => image_requests::answer(&operations, request, descriptors).await,
             Request::Storage(request) => storage_requests::answer(&operations, request).await,
         }
     }

@@ -1,6 +1,6 @@
 //! The requests about images: each is one call of the store.
 
-use std::os::fd::OwnedFd;
+use std::{collections::VecDeque, os::fd::OwnedFd};
 
 use mysup_ipc::{
     api::Response,
@@ -9,7 +9,10 @@ use mysup_ipc::{
 };
 
 use super::{api::finished, operations::Operations};
-use crate::images::{Change, Compression, Details, Format, Image};
+use crate::{
+    images::{Audience, Cancel, Change, Compression, Details, Format, Image, Store},
+    shim_link::spawn::is_socket,
+};
 
 /// The answer.
 ///
@@ -18,25 +21,32 @@ use crate::images::{Change, Compression, Details, Format, Image};
 pub(super) async fn answer(
     operations: &Operations,
     request: ImageRequest,
-    descriptor: Option<OwnedFd>,
+    mut descriptors: VecDeque<OwnedFd>,
 ) -> Result<Response, WireError> {
+    let descriptor = descriptors.pop_front();
+    // Behind what it is about a client may send a socket on which it wants to be told.
+    let audience = Audience::new(descriptors.pop_front().filter(is_socket));
     let images = &operations.images;
     let missing = || WireError::new(ErrorCode::Invalid, "the archive's descriptor is missing");
     let response = match request {
         ImageRequest::Import { name, changes, message } => {
             let archive = descriptor.ok_or_else(missing)?;
             let change = Change::new(&changes, message);
-            return images.import(archive, name, change).await.map(Response::Image);
+            return images.import(archive, name, change, audience).await.map(Response::Image);
         }
         ImageRequest::Load => {
             let source = descriptor.ok_or_else(missing)?;
-            let loaded = images.work(move |store, cancel| store.load(source, cancel)).await?;
+            let loaded =
+                images.work(move |store, cancel| store.telling(audience).load(source, cancel)).await?;
             ImageResponse::Loaded(loaded.into_iter().map(|loaded| (loaded.image.id, loaded.names)).collect())
         }
         ImageRequest::Save { images: names, format, compression } => {
             let target = descriptor.ok_or_else(missing)?;
             let form = (form(format), compressed(compression));
-            images.work(move |store, cancel| store.save(target, &names, form, cancel)).await?;
+            let save = move |store: &Store, cancel: &Cancel| {
+                store.telling(audience).save(target, &names, form, cancel)
+            };
+            images.work(save).await?;
             return Ok(Response::Done);
         }
         ImageRequest::Tag { image, name } => {
@@ -65,6 +75,13 @@ pub(super) async fn answer(
             let verdicts = images.work(move |store, cancel| store.verify(&names, cancel)).await?;
             let verdicts = verdicts.into_iter().map(|verdict| (verdict.image.info(), verdict.faults));
             ImageResponse::Verified(verdicts.collect())
+        }
+        ImageRequest::Receive { names } => {
+            let source = descriptor.ok_or_else(missing)?;
+            let receive =
+                move |store: &Store, cancel: &Cancel| store.telling(audience).receive(source, &names, cancel);
+            let loaded = images.work(receive).await?;
+            ImageResponse::Loaded(vec![(loaded.image.id, loaded.names)])
         }
     };
     Ok(Response::ImageAnswer(response))

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore};
 
 use crate::{
     error::system_failure,
-    images::{Cancel, Change, Image, ImageConfig, ImageError, Pruned, Store},
+    images::{Audience, Cancel, Change, Image, ImageConfig, ImageError, Pruned, Store},
     registry::Handle,
     shim_link::sweep::Sweeper,
 };
@@ -122,9 +122,10 @@ impl Images {
         archive: OwnedFd,
         name: Option<String>,
         change: Change,
+        audience: Audience,
     ) -> Result<ImageInfo, WireError> {
         let import = move |store: &Store, archive, cancel: &Cancel| {
-            store.import(archive, name.as_deref(), &change, cancel)
+            store.telling(audience).import(archive, name.as_deref(), &change, cancel)
         };
         Ok(self.unpack(archive, import).await?.info())
     }

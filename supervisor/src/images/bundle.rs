@@ -17,6 +17,7 @@ use mysup_ipc::id::Digest;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{
+    audience::Audience,
     cancel::Cancel,
     config::digest_of,
     entries::{End, Entries, Kind, Name},
@@ -68,14 +69,14 @@ impl Bundle {
         source: OwnedFd,
         layers: &Layers,
         limits: &Limits,
-        cancel: &Cancel,
+        (cancel, audience): (&Cancel, &Audience),
     ) -> Result<Self, ImageError> {
         let file = File::from(source);
         let data = file.metadata().map_err(|source| ImageError::system("look at", "the archive", source))?;
         if data.is_dir() {
             return Ok(Self::Directory(file.into()));
         }
-        let archive = Archive::new(file.into())?;
+        let archive = Archive::new(file.into())?.told_to(audience, "archive");
         let (file, begin, end) = match archive.plain_file()? {
             Some(plain) => plain,
             None => spool(&archive, layers, limits, cancel)?,

@@ -56,7 +56,11 @@ fn image(bundle: &Bundle, item: &Item) -> Result<Incoming, ImageError> {
         let digest = blob_digest(name);
         bundle.archive(name, digest)
     });
-    let mut image = Incoming::checked(&item.config, configuration, layers.collect::<Result<_, _>>()?)?;
+    let mut image = Incoming::checked(
+        &item.config,
+        configuration,
+        layers.map(|layer| layer.map(Some)).collect::<Result<_, _>>()?,
+    )?;
     for name in item.repo_tags.iter().flatten() {
         image.names.push(reference::parse(name)?);
     }
@@ -130,7 +134,7 @@ fn legacy_image(
     configuration.insert("history".to_owned(), Value::Array(history));
     configuration.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": digests }));
     let text = Value::Object(configuration).to_string();
-    Incoming::checked(top, text.into_bytes(), layers)
+    Incoming::checked(top, text.into_bytes(), layers.into_iter().map(Some).collect())
 }
 
 /// A layer and all below it, top first.

@@ -140,6 +140,9 @@ pub(crate) enum NameFault {
         "a repository has lower-case letters and digits, in it single separators (. _ __ -), and parts set off by /"
     )]
     Repository,
+    /// Not the digest of a manifest.
+    #[error("after the @ is sha256: and 64 hexadecimal digits")]
+    Digest,
     /// Not the alphabet of a tag.
     #[error("a tag has up to 128 of the characters [a-zA-Z0-9_.-] and begins with none of .-")]
     Tag,

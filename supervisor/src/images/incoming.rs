@@ -8,7 +8,7 @@ use super::{
     docker_archive,
     error::{BundleFault, ImageError},
     limits::Limits,
-    oci_layout,
+    oci_layout::{self, Lacking},
     source::Archive,
 };
 
@@ -28,8 +28,8 @@ pub(super) struct Incoming {
     pub(super) names: Vec<String>,
     /// Digest of its manifest.
     pub(super) manifest: Option<Digest>,
-    /// Its layers, bottom first.
-    pub(super) layers: Vec<Archive>,
+    /// Its layers, bottom first; of an image from a registry those may be missing that are in the store.
+    pub(super) layers: Vec<Option<Archive>>,
 }
 
 impl Incoming {
@@ -40,7 +40,7 @@ impl Incoming {
     pub(super) fn checked(
         subject: &str,
         configuration: Vec<u8>,
-        layers: Vec<Archive>,
+        layers: Vec<Option<Archive>>,
     ) -> Result<Self, ImageError> {
         let form = |reason: String| fault(subject, BundleFault::Form(reason));
         let configuration = String::from_utf8(configuration).map_err(|error| form(error.to_string()))?;
@@ -77,10 +77,11 @@ pub(super) fn all(
     let is_oci = bundle.has(oci_layout::INDEX) && bundle.has(oci_layout::LAYOUT);
     let is_docker = bundle.has(docker_archive::MANIFEST);
     let images = match (is_oci, is_docker) {
-        (true, false) => oci_layout::images(bundle)?,
+        (true, false) => oci_layout::images(bundle, Lacking::Nothing)?,
         (false, true) => docker_archive::images(bundle)?,
         (true, true) => {
-            let (mut images, named) = (oci_layout::images(bundle)?, docker_archive::images(bundle)?);
+            let mut images = oci_layout::images(bundle, Lacking::Nothing)?;
+            let named = docker_archive::images(bundle)?;
             let ids = |images: &[Incoming]| -> std::collections::BTreeSet<Digest> {
                 images.iter().map(Incoming::id).collect()
             };

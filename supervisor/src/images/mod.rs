@@ -17,6 +17,7 @@
 //! Never here: the removal of a tree (a rename into the trash is all), policy taken from an image, a layer that is
 //! listed before it is on the disk.
 
+mod audience;
 mod bundle;
 mod cancel;
 mod census;
@@ -58,6 +59,7 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use audience::Audience;
 pub(crate) use cancel::Cancel;
 pub(crate) use chain::chain_ids;
 pub(crate) use change::Change;

@@ -47,6 +47,15 @@ const DEPTH: usize = 4;
 /// Images of one layout.
 const IMAGES: usize = 1000;
 
+/// Which layers a layout may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lacking {
+    /// None: it is whole.
+    Nothing,
+    /// Those that are in the store.
+    Known,
+}
+
 /// What a descriptor leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
@@ -58,7 +67,7 @@ enum Target {
 ///
 /// # Errors
 /// If one is damaged, incomplete or ambiguous, or none is for this machine.
-pub(super) fn images(bundle: &Bundle) -> Result<Vec<Incoming>, ImageError> {
+pub(super) fn images(bundle: &Bundle, lacking: Lacking) -> Result<Vec<Incoming>, ImageError> {
     let layout = bundle.bytes(LAYOUT, DOCUMENT)?;
     let layout: OciLayout = parsed(LAYOUT, &layout)?;
     if !layout.image_layout_version().starts_with("1.") {
@@ -69,7 +78,7 @@ pub(super) fn images(bundle: &Bundle) -> Result<Vec<Incoming>, ImageError> {
     let index: ImageIndex = document(INDEX, &text, Target::Index, None)?;
     let mut found = Vec::new();
     let mut others = Vec::new();
-    collect(bundle, &index, &Names::default(), &mut found, &mut others, DEPTH)?;
+    collect((bundle, lacking), &index, &Names::default(), &mut found, &mut others, DEPTH)?;
     match (found.is_empty(), others.is_empty()) {
         (true, false) => {
             let platform = format!("linux/{}", super::config::architecture());
@@ -84,7 +93,7 @@ pub(super) fn images(bundle: &Bundle) -> Result<Vec<Incoming>, ImageError> {
 struct Names(Vec<String>);
 
 fn collect(
-    bundle: &Bundle,
+    (bundle, lacking): (&Bundle, Lacking),
     index: &ImageIndex,
     names: &Names,
     found: &mut Vec<Incoming>,
@@ -112,7 +121,7 @@ fn collect(
                 if found.len() >= IMAGES {
                     return Err(fault(INDEX, BundleFault::ManyFiles(IMAGES)));
                 }
-                found.push(Incoming { names: names.0, ..image(bundle, descriptor, digest)? });
+                found.push(Incoming { names: names.0, ..image((bundle, lacking), descriptor, digest)? });
                 // An index in an index is one image for several machines: the first one that fits is the one.
                 if depth < DEPTH {
                     return Ok(());
@@ -126,7 +135,7 @@ fn collect(
                 let text = blob(bundle, descriptor)?;
                 let below: ImageIndex =
                     document(digest.as_str(), &text, Target::Index, Some(descriptor.media_type()))?;
-                collect(bundle, &below, &names, found, others, depth - 1)?;
+                collect((bundle, lacking), &below, &names, found, others, depth - 1)?;
             }
         }
     }
@@ -150,7 +159,11 @@ fn target(descriptor: &Descriptor) -> Result<Target, ImageError> {
     }
 }
 
-fn image(bundle: &Bundle, descriptor: &Descriptor, digest: Digest) -> Result<Incoming, ImageError> {
+fn image(
+    (bundle, lacking): (&Bundle, Lacking),
+    descriptor: &Descriptor,
+    digest: Digest,
+) -> Result<Incoming, ImageError> {
     let text = blob(bundle, descriptor)?;
     let manifest: ImageManifest =
         document(digest.as_str(), &text, Target::Manifest, Some(descriptor.media_type()))?;
@@ -159,7 +172,10 @@ fn image(bundle: &Bundle, descriptor: &Descriptor, digest: Digest) -> Result<Inc
         return Err(fault(digest.as_str(), BundleFault::MediaType(kind.to_string())));
     }
     let configuration = blob(bundle, manifest.config())?;
-    let layers = manifest.layers().iter().map(|layer| self::layer(bundle, layer));
+    let layers = manifest.layers().iter().map(|layer| match lacking {
+        Lacking::Known if !bundle.has(&path(&self::digest(layer)?)) => Ok(None),
+        Lacking::Known | Lacking::Nothing => self::layer(bundle, layer).map(Some),
+    });
     let subject = manifest.config().digest().to_string();
     let image = Incoming::checked(&subject, configuration, layers.collect::<Result<_, _>>()?)?;
     Ok(Incoming { manifest: Some(digest), ..image })

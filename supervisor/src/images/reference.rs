@@ -1,5 +1,7 @@
 //! Names of images as docker has them: `[host[:port]/]part[/part...][:tag]`.
 
+use mysup_ipc::id::Digest;
+
 use super::error::{ImageError, NameFault};
 
 /// Characters of a repository.
@@ -37,6 +39,19 @@ pub(super) fn parse(name: &str) -> Result<String, ImageError> {
     Ok(format!("{}:{tag}", familiar(repository)))
 }
 
+/// As [`parse`], or with a digest in place of the tag: a name that only what came from a registry has.
+///
+/// # Errors
+/// If it is none.
+pub(super) fn parse_any(name: &str) -> Result<String, ImageError> {
+    let Some((named, digest)) = name.split_once('@') else { return parse(name) };
+    let fault = |fault| ImageError::Name { name: name.to_owned(), fault };
+    let digest: Digest = digest.parse().map_err(|_fault| fault(NameFault::Digest))?;
+    let named = parse(named)?;
+    let repository = named.rsplit_once(':').map_or(named.as_str(), |(repository, _)| repository);
+    Ok(format!("{repository}@{digest}"))
+}
+
 /// docker leaves out its own registry, and the directory of its official images in it.
 fn familiar(repository: &str) -> &str {
     let hosts = ["docker.io/", "index.docker.io/", "registry-1.docker.io/"];
@@ -56,6 +71,11 @@ pub(super) fn with_host(name: &str) -> String {
         Some((first, _)) if is_host(first) => name.to_owned(),
         Some(_) => format!("docker.io/{name}"),
     }
+}
+
+/// Whether a name is one of a digest, which no archive can have.
+pub(super) fn is_digest(name: &str) -> bool {
+    name.contains('@')
 }
 
 /// Whether a tag was typed.
@@ -137,6 +157,13 @@ mod tests {
         ] {
             assert_eq!(parse(typed).expect(typed), name);
         }
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for name in ["bb", "bb:1", "docker.io/library/bb:2"] {
+            let typed = format!("{name}@{digest}");
+            assert_eq!(parse_any(&typed).expect(name), format!("bb@{digest}"));
+            assert!(parse(&typed).is_err(), "nobody may give a name of a digest");
+        }
+        assert!(parse_any("bb@sha256:0").is_err() && parse_any(&format!("@{digest}")).is_err());
         let digits = "a".repeat(64);
         for bad in [
             "",

@@ -16,11 +16,12 @@ use std::{
 };
 
 use flate2::bufread::GzDecoder;
-use mysup_ipc::id::Digest;
+use mysup_ipc::{id::Digest, progress::ProgressStep};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    audience::{Audience, Meter},
     cancel::Cancel,
     error::{ArchiveFault, ImageError},
     memory::Window,
@@ -43,6 +44,8 @@ pub(super) struct Archive {
     end: Option<u64>,
     /// What its bytes, compressed as they are, must be.
     expected: Option<Digest>,
+    /// Told of what is read.
+    meter: Meter,
 }
 
 /// What a file was when it was looked at. Two equal marks, some time apart, are the same bytes.
@@ -83,12 +86,25 @@ impl Archive {
             true => Some(rustix::fs::tell(&file).map_err(|errno| look(errno.into()))?),
             false => None,
         };
-        Ok(Self { file, begin, end: None, expected: None })
+        Ok(Self { file, begin, end: None, expected: None, meter: Meter::default() })
     }
 
     /// A part of a regular file.
     pub(super) fn part(file: File, begin: u64, length: u64, expected: Option<Digest>) -> Self {
-        Self { file, begin: Some(begin), end: Some(begin.saturating_add(length)), expected }
+        let end = Some(begin.saturating_add(length));
+        Self { file, begin: Some(begin), end, expected, meter: Meter::default() }
+    }
+
+    /// The same, whose reading somebody is told of; `name` is what it is called if it has no digest.
+    pub(super) fn told_to(mut self, audience: &Audience, name: &str) -> Self {
+        let name = self.expected.as_ref().map_or(name, Digest::short);
+        self.meter = audience.part(name, ProgressStep::Unpacking, self.length().unwrap_or(0));
+        self
+    }
+
+    /// Who is told of it.
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Bytes of a file or a part of one, as they are.
@@ -141,6 +157,7 @@ impl Archive {
         stop: &'a Cancel,
         window: Window,
     ) -> Result<Uncompressed<'a>, ImageError> {
+        self.meter.begin();
         let taken = Arc::new(AtomicU64::new(0));
         let hasher = self.expected.is_some().then(|| Arc::new(Mutex::new(Sha256::new())));
         let mut raw = Raw {
@@ -229,6 +246,7 @@ impl Read for Raw<'_> {
             }
         };
         self.taken.fetch_add(count as u64, Ordering::Relaxed);
+        self.archive.meter.add(count as u64);
         if let Some(hasher) = &self.hasher {
             let bytes = buffer.get(..count).unwrap_or_default();
             hasher.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);

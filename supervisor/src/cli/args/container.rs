@@ -25,6 +25,9 @@ pub(crate) struct ContainerArgs {
     /// Keep its write layer until it is removed
     #[arg(long)]
     pub(crate) keep: bool,
+    /// When to pull the image: always, missing or never
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pub(crate) pull: String,
     /// A directory of the host as read-only root file system, in place of IMAGE
     #[arg(long, value_name = "DIR")]
     pub(crate) rootfs: Option<String>,

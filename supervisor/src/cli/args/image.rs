@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::registry::{PullArgs, PushArgs};
+
 /// `image`.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
@@ -22,6 +24,10 @@ pub(crate) enum ImageVerb {
     Load(LoadArgs),
     /// Write images into an archive or directory
     Save(SaveArgs),
+    /// Get an image from a registry
+    Pull(PullArgs),
+    /// Bring an image to a registry
+    Push(PushArgs),
     /// Give an image one more name
     Tag(TagArgs),
     /// Remove images
@@ -43,6 +49,9 @@ pub(crate) struct ImportArgs {
     /// Change the configuration: an instruction of a Dockerfile (CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ...)
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     pub(crate) changes: Vec<String>,
+    /// Show nothing while it works
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Say something about it in its history
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) message: Option<String>,
@@ -76,6 +85,9 @@ pub(crate) struct SaveArgs {
     /// gzip, zstd or none; by default docker's archive is plain and OCI's layers are gzip
     #[arg(long, value_name = "COMPRESSION")]
     pub(crate) compress: Option<String>,
+    /// Show nothing while it works
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Names or ids; a name without a tag is all tags of it
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,

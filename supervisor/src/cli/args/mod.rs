@@ -5,6 +5,7 @@ pub(crate) mod commit;
 pub(crate) mod container;
 pub(crate) mod image;
 pub(crate) mod parse;
+pub(crate) mod registry;
 pub(crate) mod storage;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use self::{
     commit::{CommitArgs, DiffArgs, ExportArgs},
     container::ContainerArgs,
     image::{HistoryArgs, ImageArgs, ImagesArgs, ImportArgs, LoadArgs, RemoveImageArgs, SaveArgs, TagArgs},
+    registry::{LoginArgs, LogoutArgs, PullArgs, PushArgs},
     storage::{ContainersArgs, SystemArgs, VolumeArgs},
 };
 
@@ -83,6 +85,14 @@ pub(crate) enum Verb {
     Load(LoadArgs),
     /// Write images into an archive or directory
     Save(SaveArgs),
+    /// Get an image from a registry
+    Pull(PullArgs),
+    /// Bring an image to a registry
+    Push(PushArgs),
+    /// Keep the credentials of a registry
+    Login(LoginArgs),
+    /// Forget the credentials of a registry
+    Logout(LogoutArgs),
     /// Give an image one more name
     Tag(TagArgs),
     /// Show how an image was made

@@ -5,7 +5,7 @@ use std::{
     fs::{File, Metadata},
     io::{self, IsTerminal},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::OpenOptionsExt,
     },
     path::{Path, PathBuf},
@@ -19,9 +19,11 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::cli::{
     args::image::{ImportArgs, LoadArgs, SaveArgs},
-    client::Instance,
+    client::{Client, Instance},
     error::CliError,
-    output, resolve,
+    output,
+    progress::{self, Screen, Style},
+    resolve,
     values::Invalid,
 };
 
@@ -41,8 +43,8 @@ pub(crate) fn import(instance: &Instance, args: &ImportArgs) -> Result<u8, CliEr
         return Err(Invalid::new(reason).into());
     }
     let mut client = instance.connect()?;
-    client.send(&request, &[file.as_fd()])?;
-    let answer = client.receive()?;
+    let mut screen = Screen::new(if args.quiet { Style::Nothing } else { Style::Seldom });
+    let answer = ask_with(&mut client, &request, file.as_fd(), &mut screen)?;
     let Response::Image(image) = answer else { return Err(CliError::WrongAnswer) };
     output::print_line(image.id.as_str())?;
     Ok(0)
@@ -91,8 +93,9 @@ fn open(path: &str) -> Result<(File, Metadata), CliError> {
 pub(crate) fn load(instance: &Instance, args: &LoadArgs) -> Result<u8, CliError> {
     let (file, _) = source(&args.input)?;
     let mut client = instance.connect()?;
-    client.send(&Request::Image(ImageRequest::Load), &[file.as_fd()])?;
-    let Response::ImageAnswer(ImageResponse::Loaded(images)) = client.receive()? else {
+    let mut screen = Screen::new(if args.quiet { Style::Nothing } else { Style::Seldom });
+    let answer = ask_with(&mut client, &Request::Image(ImageRequest::Load), file.as_fd(), &mut screen)?;
+    let Response::ImageAnswer(ImageResponse::Loaded(images)) = answer else {
         return Err(CliError::WrongAnswer);
     };
     for (id, names) in images.iter().filter(|_| !args.quiet) {
@@ -104,6 +107,20 @@ pub(crate) fn load(instance: &Instance, args: &LoadArgs) -> Result<u8, CliError>
         }
     }
     Ok(0)
+}
+
+/// Asks with a descriptor, and shows how far it is.
+fn ask_with(
+    client: &mut Client,
+    request: &Request,
+    descriptor: BorrowedFd<'_>,
+    screen: &mut Screen,
+) -> Result<Response, CliError> {
+    progress::while_told(screen, |told| {
+        let descriptors: Vec<_> = [descriptor].into_iter().chain(told).collect();
+        client.send(request, &descriptors)?;
+        client.receive()
+    })
 }
 
 /// `save`. A file is there when it is whole, or not at all.
@@ -133,21 +150,29 @@ pub(crate) fn save(instance: &Instance, args: &SaveArgs) -> Result<u8, CliError>
         }
     };
     let request = Request::Image(ImageRequest::Save { images: args.images.clone(), format, compression });
+    let mut screen = Screen::new(if args.quiet { Style::Nothing } else { Style::Seldom });
+    let screen = &mut screen;
     match (args.output.as_str(), format) {
         ("-", ArchiveFormat::OciDirectory) => {
             Err(flag("--output", "a directory cannot be written to standard output".to_owned()))
         }
-        (path, ArchiveFormat::OciDirectory) => save_to_directory(instance, &request, Path::new(path)),
+        (path, ArchiveFormat::OciDirectory) => save_to_directory(instance, &request, Path::new(path), screen),
         (output, ArchiveFormat::Docker | ArchiveFormat::Oci) => {
-            write_out(instance, &request, output, Place::NoTerminal)
+            write_out(instance, &request, output, Place::NoTerminal, screen)
         }
     }
 }
 
-fn demand(instance: &Instance, request: &Request, target: &OwnedFd) -> Result<(), CliError> {
+fn demand(
+    instance: &Instance,
+    request: &Request,
+    target: &OwnedFd,
+    screen: &mut Screen,
+) -> Result<(), CliError> {
     let mut client = instance.connect()?;
-    client.send(request, &[target.as_fd()])?;
-    let Response::Done = client.receive()? else { return Err(CliError::WrongAnswer) };
+    let Response::Done = ask_with(&mut client, request, target.as_fd(), screen)? else {
+        return Err(CliError::WrongAnswer);
+    };
     Ok(())
 }
 
@@ -169,10 +194,11 @@ pub(crate) fn write_out(
     request: &Request,
     output: &str,
     place: Place,
+    screen: &mut Screen,
 ) -> Result<u8, CliError> {
     match output {
         "-" => write_to_stdout(instance, request, place),
-        path => save_to_file(instance, request, Path::new(path)),
+        path => save_to_file(instance, request, Path::new(path), screen),
     }
 }
 
@@ -200,11 +226,16 @@ fn write_to_stdout(instance: &Instance, request: &Request, place: Place) -> Resu
 }
 
 /// Into a file without a name, which gets it at the end. What is no regular file is written to as it is.
-fn save_to_file(instance: &Instance, request: &Request, path: &Path) -> Result<u8, CliError> {
+fn save_to_file(
+    instance: &Instance,
+    request: &Request,
+    path: &Path,
+    screen: &mut Screen,
+) -> Result<u8, CliError> {
     let failed = |action: &'static str| move |source| CliError::File { action, path: path.into(), source };
     if std::fs::metadata(path).is_ok_and(|data| !data.is_file()) {
         let file = File::options().write(true).open(path).map_err(failed("open"))?;
-        demand(instance, request, &file.into())?;
+        demand(instance, request, &file.into(), screen)?;
         return Ok(0);
     }
     // The file that a link leads to is replaced, not the link.
@@ -220,7 +251,7 @@ fn save_to_file(instance: &Instance, request: &Request, path: &Path) -> Result<u
     match unnamed {
         Ok(file) => {
             let file = OwnedFd::from(file);
-            demand(instance, request, &file)?;
+            demand(instance, request, &file, screen)?;
             give_name(&file, path).map_err(failed("write"))?;
         }
         // Not every file system has files without a name.
@@ -228,7 +259,7 @@ fn save_to_file(instance: &Instance, request: &Request, path: &Path) -> Result<u
             let temporary = beside(path);
             let file =
                 File::options().write(true).create_new(true).open(&temporary).map_err(failed("make"))?;
-            let done = demand(instance, request, &file.into())
+            let done = demand(instance, request, &file.into(), screen)
                 .and_then(|()| std::fs::rename(&temporary, path).map_err(failed("write")));
             if done.is_err() {
                 // It is told what went wrong; that the rest of it stays would be the lesser news.
@@ -257,7 +288,12 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}", std::process::id()))
 }
 
-fn save_to_directory(instance: &Instance, request: &Request, path: &Path) -> Result<u8, CliError> {
+fn save_to_directory(
+    instance: &Instance,
+    request: &Request,
+    path: &Path,
+    screen: &mut Screen,
+) -> Result<u8, CliError> {
     let failed = |action: &'static str| move |source| CliError::File { action, path: path.into(), source };
     let is_new = match std::fs::create_dir(path) {
         Ok(()) => true,
@@ -271,7 +307,7 @@ fn save_to_directory(instance: &Instance, request: &Request, path: &Path) -> Res
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory =
         rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("open")(errno.into()))?;
-    let done = demand(instance, request, &directory);
+    let done = demand(instance, request, &directory, screen);
     if done.is_err() && is_new {
         // The supervisor has taken away what it made; what is left says why it could not.
         let _ = std::fs::remove_dir(path);

@@ -68,19 +68,23 @@ fn document(details: &ImageDetails) -> Value {
     let text = |key: &str| whole[key].as_str().unwrap_or_default().to_owned();
     let last = whole["history"].as_array().and_then(|steps| steps.last());
     let comment = last.and_then(|step| step["comment"].as_str()).unwrap_or_default();
+    let (pinned, tags): (Vec<String>, Vec<String>) =
+        info.names.iter().cloned().partition(|name| name.contains('@'));
     let repository =
         |name: &String| name.rsplit_once(':').map_or(name.clone(), |(repository, _)| repository.to_owned());
-    let digests: Vec<String> = match &details.manifest {
-        Some(digest) => info.names.iter().map(|name| format!("{}@{digest}", repository(name))).collect(),
-        None => Vec::new(),
-    };
+    let mut digests = pinned;
+    if let Some(digest) = &details.manifest {
+        digests.extend(tags.iter().map(|name| format!("{}@{digest}", repository(name))));
+    }
+    digests.sort();
+    digests.dedup();
     let created = match whole["created"].as_str() {
         Some(created) => created.to_owned(),
         None => describe::timestamp(Some(info.created_at)),
     };
     json!({
         "Id": info.id.as_str(),
-        "RepoTags": info.names,
+        "RepoTags": tags,
         "RepoDigests": digests,
         "Parent": "",
         "Comment": comment,

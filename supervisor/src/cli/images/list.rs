@@ -83,6 +83,8 @@ fn rows(details: &ImageDetails, now: u64, whole: bool) -> Vec<Value> {
         return vec![row(NO_NAME, NO_NAME)];
     }
     let split = |name: &str| match name.rsplit_once(':') {
+        // The name of a digest.
+        Some((named, _)) if named.contains('@') => row(named.split('@').next().unwrap_or(named), NO_NAME),
         // A colon before a slash belongs to a registry's port.
         Some((repository, tag)) if !tag.contains('/') => row(repository, tag),
         _ => row(name, "latest"),

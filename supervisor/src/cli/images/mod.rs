@@ -22,6 +22,7 @@ use super::{
     args::image::{ImageArgs, ImageVerb},
     client::{Client, Instance},
     error::CliError,
+    registry,
 };
 
 /// `image VERB`.
@@ -34,6 +35,8 @@ pub(crate) fn image(instance: &Instance, args: &ImageArgs) -> Result<u8, CliErro
         ImageVerb::Import(args) => import(instance, args),
         ImageVerb::Load(args) => load(instance, args),
         ImageVerb::Save(args) => save(instance, args),
+        ImageVerb::Pull(args) => registry::pull(instance, args),
+        ImageVerb::Push(args) => registry::push(instance, args),
         ImageVerb::Tag(args) => tag(instance, args),
         ImageVerb::Rm(args) => remove(instance, args),
         ImageVerb::Inspect(args) => inspect::inspect(instance, args),

@@ -60,7 +60,7 @@ impl Store {
         cancel: &Cancel,
     ) -> Result<Image, ImageError> {
         let name = name.map(reference::parse).transpose()?;
-        self.take_in(&Archive::new(archive)?, name.as_deref(), change, cancel)
+        self.take_in(&Archive::new(archive)?.told_to(&self.1, "archive"), name.as_deref(), change, cancel)
     }
 
     /// The image of an archive, for a container without a name for its image: unpacked the first time only.

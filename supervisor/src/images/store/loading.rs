@@ -13,18 +13,20 @@ use std::{
     thread,
 };
 
-use mysup_ipc::id::Digest;
+use mysup_ipc::{id::Digest, progress::ProgressStep};
 
 use super::{Store, importing::Below, now, pins::Claim};
 use crate::images::{
-    bundle::Bundle,
+    bundle::{Bundle, fault},
     cancel::Cancel,
     config::{Configuration, Image},
-    error::{ArchiveFault, ImageError},
+    error::{ArchiveFault, BundleFault, ImageError},
     incoming::{self, Incoming},
     layers::NewLayer,
     memory::Window,
+    oci_layout::{self, Lacking},
     record::{GivenName, Record},
+    reference,
     source::Archive,
 };
 
@@ -56,13 +58,39 @@ impl Store {
     /// that one nothing stays.
     pub(crate) fn load(&self, source: OwnedFd, cancel: &Cancel) -> Result<Vec<LoadedImage>, ImageError> {
         let limits = &self.0.limits;
-        let bundle = Bundle::open(source, &self.0.layers, limits, cancel)?;
+        let bundle = Bundle::open(source, &self.0.layers, limits, (cancel, &self.1))?;
         let images = incoming::all(&bundle, limits, cancel)?;
         images.into_iter().map(|image| self.load_one(image, cancel)).collect()
     }
 
-    fn load_one(&self, incoming: Incoming, cancel: &Cancel) -> Result<LoadedImage, ImageError> {
+    /// Loads the one image of an OCI archive that came from a registry, and gives it these names. Layers that are in the
+    /// store may be missing in the archive.
+    ///
+    /// # Errors
+    /// As [`Store::load`], and if a layer is neither here nor there. Nothing stays then.
+    pub(crate) fn receive(
+        &self,
+        source: OwnedFd,
+        names: &[String],
+        cancel: &Cancel,
+    ) -> Result<LoadedImage, ImageError> {
+        let names = names.iter().map(|name| reference::parse_any(name)).collect::<Result<Vec<_>, _>>()?;
+        let bundle = Bundle::open(source, &self.0.layers, &self.0.limits, (cancel, &self.1))?;
+        let mut images = oci_layout::images(&bundle, Lacking::Known)?;
+        match (images.pop(), images.is_empty()) {
+            (Some(image), true) => self.load_one(Incoming { names, ..image }, cancel),
+            _ => {
+                let reason = "it has not exactly one image".to_owned();
+                Err(fault(oci_layout::INDEX, BundleFault::Form(reason)))
+            }
+        }
+    }
+
+    fn load_one(&self, mut incoming: Incoming, cancel: &Cancel) -> Result<LoadedImage, ImageError> {
         let chains = crate::images::chain::chain_ids(&incoming.diff_ids);
+        for (layer, diff_id) in incoming.layers.iter_mut().zip(&incoming.diff_ids) {
+            *layer = layer.take().map(|archive| archive.told_to(&self.1, diff_id.short()));
+        }
         let _pin = self.pin(chains.clone());
         loop {
             let mut jobs: Vec<Job<'_>> = Vec::new();
@@ -76,9 +104,12 @@ impl Store {
                     continue;
                 };
                 let parent = at.checked_sub(1).and_then(|below| chains.get(below));
-                match self.claim(chain) {
-                    Some(claim) => jobs.push(Job { claim, parent, diff_id, archive }),
-                    None => others.push(chain),
+                match (self.claim(chain), archive) {
+                    (Some(claim), Some(archive)) => jobs.push(Job { claim, parent, diff_id, archive }),
+                    // It may have come while the claim was waited for.
+                    (Some(_), None) if self.0.layers.contains(chain) => {}
+                    (Some(_), None) => return Err(fault(diff_id.as_str(), BundleFault::Missing)),
+                    (None, _) => others.push(chain),
                 }
             }
             if jobs.is_empty() && others.is_empty() {
@@ -158,6 +189,9 @@ impl Store {
             }
             result => result,
         };
+        if result.is_ok() {
+            job.archive.meter().finish(ProgressStep::Unpacked);
+        }
         result.map_err(|fault| match matches!(fault, ImageError::Cancelled) {
             true => fault,
             false => ImageError::Layer { layer: job.diff_id.clone(), fault: Box::new(fault) },
@@ -177,7 +211,7 @@ impl Store {
         let _change = self.change();
         let known = self.state().records.get(&id).cloned();
         let mut record = known.unwrap_or(record);
-        record.manifest = record.manifest.take().or(incoming.manifest);
+        record.manifest = incoming.manifest.or(record.manifest.take());
         record.removed = false;
         // With its first name in one write: what is listed under it is what was loaded.
         for name in &incoming.names {

@@ -33,6 +33,7 @@ use std::{
 use mysup_ipc::{api::ImageInfo, id::Digest};
 
 use super::{
+    audience::Audience,
     config::Image,
     error::ImageError,
     layers::{LAYERS, Layers, NewLayer, TREE, open_private, open_root},
@@ -47,9 +48,9 @@ use crate::shim_link::sweep::Sweeper;
 /// Directory below the state root.
 const IMAGES: &str = "images";
 
-/// The images of a state root. Clones are the same store.
+/// The images of a state root. Clones are the same store; each has an audience that is told of what takes long.
 #[derive(Debug, Clone)]
-pub(crate) struct Store(Arc<Shared>);
+pub(crate) struct Store(Arc<Shared>, Audience);
 
 #[derive(Debug)]
 struct Shared {
@@ -127,7 +128,13 @@ impl Store {
         let state = Mutex::new(State { records, damaged, opaque, ..State::default() });
         let root = std::path::absolute(root).map_err(fault)?;
         let changes = Mutex::new(());
-        Ok(Self(Arc::new(Shared { root, images, layers, limits, changes, state, unclaimed: Condvar::new() })))
+        let shared = Shared { root, images, layers, limits, changes, state, unclaimed: Condvar::new() };
+        Ok(Self(Arc::new(shared), Audience::default()))
+    }
+
+    /// The same store, which tells somebody how far it has come.
+    pub(crate) fn telling(&self, audience: Audience) -> Self {
+        Self(Arc::clone(&self.0), audience)
     }
 
     /// All images, newest first.
@@ -246,10 +253,13 @@ impl Store {
         {
             return Ok((image.clone(), None));
         }
-        let name = reference::parse(reference).ok();
+        let name = reference::parse_any(reference).ok();
         let has_name = |image: &&Image| name.as_ref().is_some_and(|name| image.names.contains(name));
         if let Some(image) = images.iter().find(has_name) {
             return Ok((image.clone(), name));
+        }
+        if let Some(image) = self.find_by_manifest(name.as_deref()) {
+            return Ok((image, None));
         }
         let prefix = reference.strip_prefix("sha256:").unwrap_or(reference);
         let has_prefix = |image: &&Image| !prefix.is_empty() && image.id.hex().starts_with(prefix);
@@ -259,6 +269,24 @@ impl Store {
             [image] => Ok(((*image).clone(), None)),
             more => Err(ImageError::Ambiguous { prefix: reference.to_owned(), count: more.len() }),
         }
+    }
+
+    /// `name@digest`: the image that came with that manifest, and has a name of that repository.
+    fn find_by_manifest(&self, name: Option<&str>) -> Option<Image> {
+        let (repository, digest) = name?.split_once('@')?;
+        let is_of = |given: &GivenName| {
+            given
+                .name
+                .strip_prefix(repository)
+                .is_some_and(|rest| rest.starts_with(':') && !rest.contains('/'))
+        };
+        let state = self.state();
+        let came_so = |record: &&Record| {
+            !record.removed
+                && record.manifest.as_ref().is_some_and(|manifest| manifest.as_str() == digest)
+                && record.names.iter().any(is_of)
+        };
+        state.records.values().find(came_so).and_then(|record| record.image().ok())
     }
 
     fn shown(&self) -> Vec<Image> {

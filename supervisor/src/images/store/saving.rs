@@ -9,11 +9,12 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use mysup_ipc::id::Digest;
+use mysup_ipc::{id::Digest, progress::ProgressStep};
 use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use crate::images::{
+    audience::Meter,
     cancel::Cancel,
     config::Image,
     error::ImageError,
@@ -52,6 +53,8 @@ struct Layer {
     diff_id: Digest,
     /// Bytes of its tar.
     size: u64,
+    /// Told of what is read of it.
+    meter: Meter,
 }
 
 impl Store {
@@ -148,6 +151,8 @@ impl Store {
         image: &Image,
         name: Option<String>,
     ) -> Result<(), ImageError> {
+        // A digest is that of the manifest that it came with, and no name that can be given to another.
+        let name = name.filter(|name| !reference::is_digest(name));
         if let Some(known) = selected.iter_mut().find(|known| known.image.id == image.id) {
             let is_new = |name: &String| !known.names.contains(name);
             let name = name.filter(is_new);
@@ -166,7 +171,8 @@ impl Store {
         for (chain, diff_id) in image.chains().into_iter().zip(&image.layers) {
             let fault = |source| ImageError::system("read", format!("the record of layer {diff_id}"), source);
             let size = self.0.layers.stored(&chain).and_then(|layer| layer.record()).map_err(fault)?.tar_size;
-            layers.push(Layer { chain, diff_id: diff_id.clone(), size });
+            let meter = self.1.part(diff_id.short(), ProgressStep::Writing, size);
+            layers.push(Layer { chain, diff_id: diff_id.clone(), size, meter });
         }
         Ok(layers)
     }
@@ -176,7 +182,9 @@ impl Store {
         let fault = |source| ImageError::system("read", format!("layer {}", layer.diff_id), source);
         let replay =
             self.0.layers.stored(&layer.chain).and_then(|stored| Replay::new(&stored)).map_err(fault)?;
-        let verified = Verified { reader: replay, hasher: Sha256::new(), expected: layer.diff_id.clone() };
+        let (expected, meter) = (layer.diff_id.clone(), layer.meter.clone());
+        meter.begin();
+        let verified = Verified { reader: replay, hasher: Sha256::new(), expected, meter };
         Ok(BufReader::with_capacity(BUFFER, verified))
     }
 }
@@ -187,6 +195,7 @@ struct Verified<R> {
     reader: R,
     hasher: Sha256,
     expected: Digest,
+    meter: Meter,
 }
 
 impl<R: Read> Read for Verified<R> {
@@ -201,11 +210,13 @@ impl<R: Read> Read for Verified<R> {
             result => result.map_err(|error| changed(error.to_string()))?,
         };
         self.hasher.update(buffer.get(..count).unwrap_or_default());
+        self.meter.add(count as u64);
         if count == 0 && !buffer.is_empty() {
             let found = Digest::from_sha256(self.hasher.clone().finalize().into());
             if found != self.expected {
                 return Err(changed(format!("its digest is {found} now")));
             }
+            self.meter.finish(ProgressStep::Written);
         }
         Ok(count)
     }
