@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 
 use mysup_ipc::{id::ContainerId, layout};
 
+use crate::images::Limits;
+
 /// One instance of mysup: two with different roots know nothing of each other.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Config {
     /// State that must survive a reboot; absolute.
     pub(crate) root: PathBuf,
     /// State of this boot; absolute.
     pub(crate) run_root: PathBuf,
+    /// What an image may have that comes in.
+    pub(crate) image_limits: Limits,
 }
 
 impl Config {

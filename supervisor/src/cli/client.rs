@@ -60,7 +60,8 @@ impl Instance {
                 source,
             })
         };
-        Ok(Self { config: Config { root: absolute(&args.root)?, run_root: absolute(&args.run_root)? } })
+        let (root, run_root) = (absolute(&args.root)?, absolute(&args.run_root)?);
+        Ok(Self { config: Config { root, run_root, ..Config::default() } })
     }
 
     /// Connects to the supervisor, and starts it first if none runs.

@@ -52,6 +52,7 @@ pub(crate) fn in_background(instance: &Instance) -> Result<Launched, CliError> {
         .arg("--run-root")
         .arg(&instance.config.run_root)
         .args(["start", "--foreground"])
+        .args(instance.config.image_limits.setting().map(|setting| format!("--image-limits={setting}")))
         .env(READY_FD, "1")
         // So that it keeps no file system of the caller busy.
         .current_dir("/")

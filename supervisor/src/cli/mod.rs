@@ -128,7 +128,10 @@ fn swallow_reader_gone(result: Result<Outcome, CliError>) -> Result<Outcome, Cli
 }
 
 fn dispatch(line: &CommandLine) -> Result<Outcome, CliError> {
-    let instance = Instance::from_args(&line.roots)?;
+    let mut instance = Instance::from_args(&line.roots)?;
+    if let Verb::Start(args) = &line.verb {
+        instance.config.image_limits = system::image_limits(args)?;
+    }
     let instance = &instance;
     let code = match &line.verb {
         Verb::Run(args) => run::run(instance, args)?,

@@ -6,7 +6,7 @@ use mysup_ipc::api::{Request, SupervisorInfo};
 use serde_json::{Value, json};
 
 use super::{
-    args::{FormatArgs, ShutdownArgs},
+    args::{FormatArgs, ShutdownArgs, StartArgs},
     client::Instance,
     describe,
     error::CliError,
@@ -14,8 +14,9 @@ use super::{
     launch::{self, Launched},
     output, table,
     template::Template,
+    values::Invalid,
 };
-use crate::{error::chain, shim_link::spawn::Spawner};
+use crate::{error::chain, images::Limits, shim_link::spawn::Spawner};
 
 /// Starts the supervisor in the background and returns when it answers.
 ///
@@ -44,6 +45,18 @@ pub(crate) fn start(instance: &Instance, replace: bool) -> Result<u8, CliError> 
             Launched::Refused(_) => std::thread::sleep(PAUSE),
         }
     }
+}
+
+/// The limits for images of a supervisor that is about to start.
+///
+/// # Errors
+/// If there is no such limit, or it cannot be that much.
+pub(crate) fn image_limits(args: &StartArgs) -> Result<Limits, CliError> {
+    let setting = args.image_limits.as_deref().unwrap_or_default();
+    setting.parse().map_err(|error: crate::images::InvalidLimits| CliError::Flag {
+        flag: "--image-limits",
+        reason: Invalid::new(error.to_string()),
+    })
 }
 
 /// How long a supervisor that was killed may keep its lock.

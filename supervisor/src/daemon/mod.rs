@@ -144,8 +144,8 @@ struct Recovered {
 
 async fn recovered(config: Arc<Config>, sweeper: Sweeper) -> Result<Recovered, Error> {
     let work = move || {
-        let images =
-            Store::open(&config.root, sweeper.clone()).map_err(|error| Error::Images(error.to_wire()))?;
+        let images = Store::open(&config.root, sweeper.clone(), config.image_limits.clone())
+            .map_err(|error| Error::Images(error.to_wire()))?;
         let volumes = volumes::Store::open(&config, sweeper)?;
         let boot = roots::boot(&config)?;
         let found = recover::scan(&config, boot)?;

@@ -23,15 +23,13 @@ use super::{
     entries::{End, Entries, Kind, Name},
     error::{BundleFault, ImageError, quoted},
     layers::Layers,
-    limits::Limits,
+    limits::{Cap, Limits},
     memory::Window,
     pipeline,
     source::Archive,
     tape::Tape,
 };
 
-/// Files of an archive: images have a few hundred.
-const FILES: usize = 100_000;
 /// Links from one name to the next.
 const LINKS: usize = 16;
 
@@ -213,10 +211,10 @@ fn index(mut tape: Tape, begin: u64, limits: &Limits) -> Result<BTreeMap<Vec<u8>
                 fault: BundleFault::Twice,
             });
         }
-        if members.len() > FILES {
-            let subject = "the archive".to_owned();
-            return Err(ImageError::Bundle { subject, fault: BundleFault::ManyFiles(FILES) });
-        }
+        limits.check(Cap::Members, members.len() as u64).map_err(|over| ImageError::Bundle {
+            subject: "the archive".to_owned(),
+            fault: BundleFault::Over(over),
+        })?;
     }
     Ok(members)
 }

@@ -8,7 +8,7 @@
 use super::{
     error::{ArchiveFault, HeaderFault, ImageError, Refusal},
     fields,
-    limits::Limits,
+    limits::{Cap, Limits},
     pax::Records,
     sparse::{self, SparseMap},
     tape::{BLOCK, Tape},
@@ -68,10 +68,7 @@ impl Name {
             match component {
                 b"" | b"." => continue,
                 b".." => return Err(Refusal::Upwards),
-                long if long.len() > limits.component => {
-                    return Err(Refusal::LongComponent(limits.component));
-                }
-                _ => {}
+                part => limits.check(Cap::Component, part.len() as u64).map_err(Refusal::Over)?,
             }
             if depth > 0 {
                 name.push(b'/');
@@ -79,12 +76,8 @@ impl Name {
             name.extend_from_slice(component);
             depth += 1;
         }
-        if name.len() > limits.path {
-            return Err(Refusal::LongName(limits.path));
-        }
-        if depth > limits.depth {
-            return Err(Refusal::Depth(limits.depth));
-        }
+        limits.check(Cap::Name, name.len() as u64).map_err(Refusal::Over)?;
+        limits.check(Cap::Depth, depth).map_err(Refusal::Over)?;
         Ok(Self(name))
     }
 
@@ -202,10 +195,8 @@ impl<'l> Entries<'l> {
 
     fn count(&mut self, name: &[u8]) -> Result<(), ImageError> {
         self.count += 1;
-        match self.count > self.limits.entries {
-            true => Err(ImageError::refused(name, Refusal::Entries(self.limits.entries))),
-            false => Ok(()),
-        }
+        let over = |over| ImageError::refused(name, Refusal::Over(over));
+        self.limits.check(Cap::Entries, self.count).map_err(over)
     }
 
     /// The data of an extension header.
@@ -222,9 +213,7 @@ impl<'l> Entries<'l> {
         }
         let size =
             fields::unsigned(&header.as_old().size).ok_or_else(|| fault(HeaderFault::Number("size")))?;
-        if size > self.limits.extension {
-            return Err(fault(HeaderFault::LongExtension(self.limits.extension)));
-        }
+        self.limits.check(Cap::Extension, size).map_err(|over| fault(HeaderFault::Over(over)))?;
         *slot = Some(tape.bytes(size)?);
         tape.skip_padding(size)
     }
@@ -242,7 +231,7 @@ impl<'l> Entries<'l> {
         let old = header.as_old();
         let mut records = self.globals.clone();
         if let Some(bytes) = &extensions.records {
-            records.extend(bytes, self.limits.segments).map_err(fault)?;
+            records.extend(bytes, self.limits).map_err(fault)?;
         }
         let raw = one_of(long(extensions.name), records.sparse.name.take().or(records.path.take()))
             .map_err(fault)?
@@ -258,13 +247,12 @@ impl<'l> Entries<'l> {
             Some(size) => size,
             None => fields::unsigned(&old.size).ok_or_else(|| number("size"))?,
         };
-        self.attribute_bytes += records.attribute_bytes() as u64;
-        if records.attribute_bytes() > self.limits.attributes {
-            return Err(refused(Refusal::Attributes(self.limits.attributes)));
-        }
-        if self.attribute_bytes > self.limits.all_attributes {
-            return Err(refused(Refusal::AllAttributes(self.limits.all_attributes)));
-        }
+        let bytes = records.attribute_bytes() as u64;
+        self.attribute_bytes += bytes;
+        self.limits
+            .check(Cap::Attributes, bytes)
+            .and_then(|()| self.limits.check(Cap::AllAttributes, self.attribute_bytes))
+            .map_err(|over| refused(Refusal::Over(over)))?;
         let owner = |record: Option<u64>, field: &[u8], label| {
             let number = record.or_else(|| fields::unsigned(field)).ok_or_else(|| number(label))?;
             // The last one is -1, which means "as it is" to chown(2).
@@ -304,19 +292,18 @@ impl<'l> Entries<'l> {
         tape: &mut Tape,
     ) -> Result<(Kind, u64), ImageError> {
         let refused = |refusal| ImageError::refused(raw, refusal);
-        let limit = self.limits.segments;
         let [flag] = header.as_old().linkflag;
         let kind = match flag {
             // Before ustar, a directory was a file whose name ends in a slash.
             b'0' | 0 | b'7' if raw.ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' if records.sparse.present() => {
-                let (map, stored) = records.sparse.map(stored, tape, limit)?;
+                let (map, stored) = records.sparse.map(stored, tape, self.limits)?;
                 return Ok((Kind::File(Some(map)), stored));
             }
             b'0' | 0 | b'7' => return Ok((Kind::File(None), stored)),
             b'S' => {
                 let gnu = header.as_gnu().ok_or_else(|| refused(Refusal::Type('S')))?;
-                return Ok((Kind::File(Some(sparse::old_gnu_map(gnu, stored, tape, limit)?)), stored));
+                return Ok((Kind::File(Some(sparse::old_gnu_map(gnu, stored, tape, self.limits)?)), stored));
             }
             b'1' => Kind::Hardlink(
                 Name::new(&link, self.limits)
@@ -361,8 +348,10 @@ fn target(link: Vec<u8>, limits: &Limits) -> Result<Vec<u8>, Refusal> {
     match link.as_slice() {
         [] => Err(Refusal::NoTarget),
         text if text.contains(&0) => Err(Refusal::Target(Box::new(Refusal::NulInName))),
-        text if text.len() > limits.path => Err(Refusal::Target(Box::new(Refusal::LongName(limits.path)))),
-        _ => Ok(link),
+        text => match limits.check(Cap::Name, text.len() as u64) {
+            Err(over) => Err(Refusal::Target(Box::new(Refusal::Over(over)))),
+            Ok(()) => Ok(link),
+        },
     }
 }
 

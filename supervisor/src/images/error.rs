@@ -7,6 +7,8 @@ use mysup_ipc::{
     id::Digest,
 };
 
+use super::limits::Over;
+
 /// Why something could not be done with an image.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImageError {
@@ -175,8 +177,8 @@ pub(crate) enum BundleFault {
     #[error("it has more than {0} bytes, which is the limit")]
     Long(u64),
     /// More files than there may be.
-    #[error("it has more than {0} files, which is the limit")]
-    ManyFiles(usize),
+    #[error("{0}")]
+    Over(Over),
     /// Other bytes than were announced.
     #[error("its digest is {found}, expected was {expected}")]
     Digest {
@@ -211,6 +213,12 @@ pub(crate) enum BundleFault {
     /// None for this machine.
     #[error("there is no image for {0} in it")]
     Platform(String),
+    /// More images than there may be.
+    #[error("it has more than {0} images, which is the limit")]
+    ManyImages(usize),
+    /// More layers than can be joined.
+    #[error("it has more than {0} layers, which is the limit")]
+    ManyLayers(usize),
     /// Numbers of layers that differ.
     #[error("it has {layers} layers, and its configuration names {diff_ids}")]
     Layers {
@@ -219,9 +227,6 @@ pub(crate) enum BundleFault {
         /// In the configuration.
         diff_ids: usize,
     },
-    /// More layers than can be joined.
-    #[error("it has more than {0} layers, which is the limit")]
-    ManyLayers(usize),
 }
 
 /// Why what a container has changed is not taken.
@@ -312,12 +317,9 @@ pub(crate) enum ArchiveFault {
         /// Why.
         refusal: Refusal,
     },
-    /// More bytes than an archive may have.
-    #[error("the archive has more than {limit} bytes uncompressed, which is the limit")]
-    TooLong {
-        /// The limit.
-        limit: u64,
-    },
+    /// More than a limit, of bytes or of the ratio of a bomb.
+    #[error("{0}")]
+    Over(Over),
     /// Other bytes than were announced.
     #[error("its digest is {found}, expected was {expected}")]
     Digest {
@@ -325,14 +327,6 @@ pub(crate) enum ArchiveFault {
         expected: Digest,
         /// What came.
         found: Digest,
-    },
-    /// A decompression bomb.
-    #[error(
-        "the archive looks like a bomb: each compressed byte became more than {limit}, which is the limit"
-    )]
-    Bomb {
-        /// The limit.
-        limit: u64,
     },
 }
 
@@ -347,10 +341,8 @@ pub(crate) enum HeaderFault {
     Extension,
     #[error("its extension headers say two different things")]
     Contradiction,
-    #[error("an extension header has more than {0} bytes, which is the limit")]
-    LongExtension(u64),
-    #[error("an entry has more than {0} extended attributes, which is the limit")]
-    ManyAttributes(usize),
+    #[error("{0}")]
+    Over(Over),
     #[error("the global record {0} would change every entry")]
     Global(&'static str),
     #[error("the map of a sparse file is malformed")]
@@ -366,22 +358,10 @@ pub(crate) enum Refusal {
     NulInName,
     #[error("names with \"..\" in them are not allowed")]
     Upwards,
-    #[error("its name has more than {0} bytes, which is the limit")]
-    LongName(usize),
-    #[error("a part of its name has more than {0} bytes, which is the limit")]
-    LongComponent(usize),
-    #[error("it lies deeper than {0} directories, which is the limit")]
-    Depth(usize),
-    #[error("it is one more than the {0} entries that are the limit")]
-    Entries(u64),
-    #[error("its extended attributes have more than {0} bytes, which is the limit")]
-    Attributes(usize),
-    #[error("the extended attributes up to it have more than {0} bytes, which is the limit")]
-    AllAttributes(u64),
+    #[error("{0}")]
+    Over(Over),
     #[error("its extended attribute {0} is the union file system's own and may not come from an archive")]
     Attribute(String),
-    #[error("its size is more than {0} bytes, which is the limit")]
-    Size(u64),
     #[error("it has {0} bytes of data, which only a file can have")]
     Data(u64),
     #[error("its owner or group is {0}, numbers up to 4294967294 are allowed")]

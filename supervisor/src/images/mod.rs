@@ -67,5 +67,6 @@ pub(crate) use changes::{OwnPaths, WriteLayer};
 pub(crate) use child_config::{Defaults, Draft};
 pub(crate) use config::{Image, ImageConfig};
 pub(crate) use error::{CommitFault, ImageError};
+pub(crate) use limits::{InvalidLimits, Limits};
 pub(crate) use store::{Changed, Details, Format, HistoryLine, Origin, Pruned, Store};
 pub(crate) use target::Compression;

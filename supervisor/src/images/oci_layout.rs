@@ -119,7 +119,7 @@ fn collect(
         match target(descriptor)? {
             Target::Manifest => {
                 if found.len() >= IMAGES {
-                    return Err(fault(INDEX, BundleFault::ManyFiles(IMAGES)));
+                    return Err(fault(INDEX, BundleFault::ManyImages(IMAGES)));
                 }
                 found.push(Incoming { names: names.0, ..image((bundle, lacking), descriptor, digest)? });
                 // An index in an index is one image for several machines: the first one that fits is the one.

@@ -3,13 +3,15 @@
 //! The tar crate splits them at newlines and takes the first of two records of a key. Capabilities and names do have
 //! newlines in them, and POSIX says that the last one counts; so they are read here.
 
-use super::{error::HeaderFault, fields, sparse::SparseRecords};
+use super::{
+    error::HeaderFault,
+    fields,
+    limits::{Cap, Limits},
+    sparse::SparseRecords,
+};
 
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
 const SPARSE: &[u8] = b"GNU.sparse.";
-
-/// Extended attributes of one entry. Files have a handful; looking for doubles must not take for ever.
-const ATTRIBUTES: usize = 1000;
 
 /// What extension records say about the next entry. `None`: the header counts.
 #[derive(Debug, Clone, Default)]
@@ -32,17 +34,15 @@ impl Records {
     ///
     /// # Errors
     /// If they are malformed: a record that is passed over could be the one that another reader obeys.
-    pub(super) fn extend(&mut self, bytes: &[u8], segments: usize) -> Result<(), HeaderFault> {
+    pub(super) fn extend(&mut self, bytes: &[u8], limits: &Limits) -> Result<(), HeaderFault> {
         each(bytes, |key, value| {
             if let Some(name) = key.strip_prefix(ATTRIBUTE) {
                 self.set_attribute(decoded(name), value);
-                return match self.attributes.len() > ATTRIBUTES {
-                    true => Err(HeaderFault::ManyAttributes(ATTRIBUTES)),
-                    false => Ok(()),
-                };
+                let count = self.attributes.len() as u64;
+                return limits.check(Cap::AttributeCount, count).map_err(HeaderFault::Over);
             }
             if let Some(rest) = key.strip_prefix(SPARSE) {
-                return self.sparse.set(rest, value, segments);
+                return self.sparse.set(rest, value, limits);
             }
             match key {
                 b"path" => self.path = text(value),
@@ -160,7 +160,7 @@ mod tests {
     fn values_may_have_newlines_and_the_last_record_counts() {
         let mut records = Records::default();
         records
-            .extend(b"12 path=a\nb\n9 size=1\n9 size=2\n14 linkpath=x\n13 linkpath=\n", 0)
+            .extend(b"12 path=a\nb\n9 size=1\n9 size=2\n14 linkpath=x\n13 linkpath=\n", &Limits::default())
             .expect("well formed");
         assert_eq!(records.path.as_deref(), Some(&b"a\nb"[..]));
         assert_eq!(records.size, Some(2));
@@ -182,7 +182,11 @@ mod tests {
             b"11 size=-1\n",
             b"11 size=0x\n",
         ] {
-            assert!(Records::default().extend(bytes, 0).is_err(), "{:?}", String::from_utf8_lossy(bytes));
+            assert!(
+                Records::default().extend(bytes, &Limits::default()).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 }

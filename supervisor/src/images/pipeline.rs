@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     cancel::Cancel,
     error::{ArchiveFault, ImageError},
-    limits::Limits,
+    limits::{Cap, Limits},
     memory::{Share, Window},
     source::{Archive, Uncompressed},
     tape::Tape,
@@ -120,12 +120,10 @@ fn read_all(
 
 /// Refuses endless archives and decompression bombs.
 fn check(total: u64, bytes: &Uncompressed<'_>, limits: &Limits) -> Result<(), ArchiveFault> {
-    if total > limits.archive {
-        return Err(ArchiveFault::TooLong { limit: limits.archive });
-    }
+    limits.check(Cap::Archive, total).map_err(ArchiveFault::Over)?;
     match bytes.compressed() {
-        Some(taken) if total > limits.ratio_from && total / limits.ratio > taken => {
-            Err(ArchiveFault::Bomb { limit: limits.ratio })
+        Some(taken) if total > limits.of(Cap::RatioFrom) && total / limits.of(Cap::Ratio) > taken => {
+            Err(ArchiveFault::Over(limits.over(Cap::Ratio)))
         }
         _ => Ok(()),
     }

@@ -3,6 +3,7 @@
 use super::{
     error::{HeaderFault, ImageError},
     fields,
+    limits::{Cap, Limits},
     tape::{BLOCK, Tape},
 };
 
@@ -62,7 +63,7 @@ impl SparseRecords {
     }
 
     /// Takes one record; `key` is without its prefix.
-    pub(super) fn set(&mut self, key: &[u8], value: &[u8], limit: usize) -> Result<(), HeaderFault> {
+    pub(super) fn set(&mut self, key: &[u8], value: &[u8], limits: &Limits) -> Result<(), HeaderFault> {
         let number = || fields::decimal(value).ok_or(HeaderFault::Sparse);
         self.present = true;
         match key {
@@ -75,7 +76,7 @@ impl SparseRecords {
             b"offset" if self.offset.is_none() => self.offset = Some(number()?),
             b"numbytes" => {
                 let offset = self.offset.take().ok_or(HeaderFault::Sparse)?;
-                push(&mut self.segments, Segment { offset, length: number()? }, limit)?;
+                push(&mut self.segments, Segment { offset, length: number()? }, limits)?;
             }
             b"map" => {
                 let mut numbers = value.split(|byte| *byte == b',').map(fields::decimal);
@@ -83,7 +84,7 @@ impl SparseRecords {
                     let (Some(offset), Some(Some(length))) = (offset, numbers.next()) else {
                         return Err(HeaderFault::Sparse);
                     };
-                    push(&mut self.segments, Segment { offset, length }, limit)?;
+                    push(&mut self.segments, Segment { offset, length }, limits)?;
                 }
             }
             _ => return Err(HeaderFault::Sparse),
@@ -96,7 +97,7 @@ impl SparseRecords {
         &self,
         stored: u64,
         tape: &mut Tape,
-        limit: usize,
+        limits: &Limits,
     ) -> Result<(SparseMap, u64), ImageError> {
         let fault = |fault| ImageError::header(tape.position(), fault);
         let size = self.size.ok_or(HeaderFault::Sparse).map_err(fault)?;
@@ -107,7 +108,7 @@ impl SparseRecords {
             }
             (1, 0) if self.segments.is_empty() => {
                 let begin = tape.position();
-                let segments = map_on_tape(stored, tape, limit)?;
+                let segments = map_on_tape(stored, tape, limits)?;
                 let stored = stored - (tape.position() - begin);
                 let map = SparseMap::checked(segments, size, stored)
                     .map_err(|fault| ImageError::header(begin, fault))?;
@@ -123,18 +124,18 @@ pub(super) fn old_gnu_map(
     header: &tar::GnuHeader,
     stored: u64,
     tape: &mut Tape,
-    limit: usize,
+    limits: &Limits,
 ) -> Result<SparseMap, ImageError> {
     let begin = tape.position();
     let fault = |fault| ImageError::header(begin, fault);
     let mut segments = Vec::new();
-    push_all(&mut segments, &header.sparse, limit).map_err(fault)?;
+    push_all(&mut segments, &header.sparse, limits).map_err(fault)?;
     let mut extended = header.isextended != [0];
     while extended {
         let block = tape.block()?.ok_or_else(|| tape.cut())?;
         let mut more = tar::GnuExtSparseHeader::new();
         more.as_mut_bytes().copy_from_slice(&block);
-        push_all(&mut segments, &more.sparse, limit).map_err(fault)?;
+        push_all(&mut segments, &more.sparse, limits).map_err(fault)?;
         extended = more.isextended != [0];
     }
     let size = fields::unsigned(&header.realsize).ok_or_else(|| fault(HeaderFault::Number("realsize")))?;
@@ -145,18 +146,18 @@ pub(super) fn old_gnu_map(
 fn push_all(
     segments: &mut Vec<Segment>,
     descriptors: &[tar::GnuSparseHeader],
-    limit: usize,
+    limits: &Limits,
 ) -> Result<(), HeaderFault> {
     for descriptor in descriptors.iter().take_while(|descriptor| descriptor.numbytes[0] != 0) {
         let offset = fields::unsigned(&descriptor.offset).ok_or(HeaderFault::Sparse)?;
         let length = fields::unsigned(&descriptor.numbytes).ok_or(HeaderFault::Sparse)?;
-        push(segments, Segment { offset, length }, limit)?;
+        push(segments, Segment { offset, length }, limits)?;
     }
     Ok(())
 }
 
 /// Form 1.0: decimal numbers, each with a newline, first how many segments; the last block is filled with zeros.
-fn map_on_tape(stored: u64, tape: &mut Tape, limit: usize) -> Result<Vec<Segment>, ImageError> {
+fn map_on_tape(stored: u64, tape: &mut Tape, limits: &Limits) -> Result<Vec<Segment>, ImageError> {
     let begin = tape.position();
     let fault = || ImageError::header(begin, HeaderFault::Sparse);
     let mut numbers = Vec::new();
@@ -176,8 +177,10 @@ fn map_on_tape(stored: u64, tape: &mut Tape, limit: usize) -> Result<Vec<Segment
             match (byte, wanted) {
                 (b'0'..=b'9', _) if digits.len() < 20 => digits.push(byte),
                 (b'\n', None) => {
-                    let count = fields::decimal(&digits).and_then(|count| usize::try_from(count).ok());
-                    wanted = Some(count.filter(|count| *count <= limit).ok_or_else(fault)? * 2);
+                    let count = fields::decimal(&digits).ok_or_else(fault)?;
+                    let over = |over| ImageError::header(begin, HeaderFault::Over(over));
+                    limits.check(Cap::Segments, count).map_err(over)?;
+                    wanted = Some(usize::try_from(count).map_err(|_too_large| fault())? * 2);
                     digits.clear();
                 }
                 (b'\n', Some(_)) => {
@@ -195,10 +198,8 @@ fn map_on_tape(stored: u64, tape: &mut Tape, limit: usize) -> Result<Vec<Segment
     Ok(pairs.collect())
 }
 
-fn push(segments: &mut Vec<Segment>, segment: Segment, limit: usize) -> Result<(), HeaderFault> {
-    if segments.len() >= limit {
-        return Err(HeaderFault::Sparse);
-    }
+fn push(segments: &mut Vec<Segment>, segment: Segment, limits: &Limits) -> Result<(), HeaderFault> {
+    limits.check(Cap::Segments, segments.len() as u64 + 1).map_err(HeaderFault::Over)?;
     segments.push(segment);
     Ok(())
 }

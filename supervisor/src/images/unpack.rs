@@ -22,7 +22,7 @@ use super::{
     entries::{End, Entries, Entry, Kind, Name},
     error::{ImageError, Refusal, quoted},
     layers::NewLayer,
-    limits::Limits,
+    limits::{Cap, Limits},
     marks, metadata,
     recording::Recorder,
     sparse::{Segment, SparseMap},
@@ -140,9 +140,8 @@ impl Unpacking<'_> {
         map: Option<&SparseMap>,
         tape: &mut Tape,
     ) -> Result<(), ImageError> {
-        if map.map_or(entry.stored, |map| map.size) > self.limits.file {
-            return Err(ImageError::refused(entry.name.bytes(), Refusal::Size(self.limits.file)));
-        }
+        let over = |over| ImageError::refused(entry.name.bytes(), Refusal::Over(over));
+        self.limits.check(Cap::File, map.map_or(entry.stored, |map| map.size)).map_err(over)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = self.make_anew(&entry.name, "make the file", |place| {
             rustix::fs::openat(place.directory, place.name, flags, Mode::from_raw_mode(0o600))

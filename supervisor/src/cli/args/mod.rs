@@ -147,6 +147,9 @@ pub(crate) struct StartArgs {
     /// End a running supervisor first; its containers and their clients do not notice
     #[arg(long)]
     pub(crate) replace: bool,
+    /// What images that come in may have, where that is other than usual: entries, name, depth, ratio and others
+    #[arg(long, value_name = "NAME=N,...", env = "MYSUP_IMAGE_LIMITS")]
+    pub(crate) image_limits: Option<String>,
     /// Ids or names; none starts the supervisor
     #[arg(value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,

@@ -185,8 +185,11 @@ mod tests {
 
     #[test]
     fn this_process_is_not_listed_and_its_parent_is() {
-        let territory =
-            Territory::of(&crate::config::Config { root: "/no/where".into(), run_root: "/no/where".into() });
+        let territory = Territory::of(&crate::config::Config {
+            root: "/no/where".into(),
+            run_root: "/no/where".into(),
+            ..Default::default()
+        });
         let all = all(&territory);
         assert!(all.iter().all(|process| process.pid != std::process::id()));
         assert!(all.iter().all(|process| !process.is_supervisor && process.locks.is_empty()));

@@ -116,7 +116,11 @@ mod tests {
     use super::*;
 
     fn territory() -> Territory {
-        Territory::of(&Config { root: "/no/where/s".into(), run_root: "/no/where/r".into() })
+        Territory::of(&Config {
+            root: "/no/where/s".into(),
+            run_root: "/no/where/r".into(),
+            ..Config::default()
+        })
     }
 
     fn id() -> ContainerId {

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use crate::images::{
-    limits::Limits,
+    limits::{Cap, Limits},
     sparse::{Segment, SparseMap},
 };
 
@@ -145,9 +145,10 @@ impl Node {
         if stored >= size {
             return Ok(None);
         }
+        let most = usize::try_from(limits.of(Cap::Segments)).unwrap_or(usize::MAX).saturating_sub(1);
         let mut segments: Vec<Segment> = Vec::new();
         let mut end = 0;
-        while end < size && segments.len() < limits.segments - 1 {
+        while end < size && segments.len() < most {
             let begin = match rustix::fs::seek(file, SeekFrom::Data(end)) {
                 // Only a hole follows.
                 Err(Errno::NXIO) => size,
@@ -164,7 +165,7 @@ impl Node {
             };
             segments.push(Segment { offset: begin, length: end - begin });
         }
-        if segments.len() >= limits.segments - 1 && end < size {
+        if segments.len() >= most && end < size {
             // Too many to note: the rest is written as it reads.
             segments.push(Segment { offset: end, length: size - end });
             end = size;

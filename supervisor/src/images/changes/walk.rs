@@ -15,7 +15,7 @@ use super::{
 use crate::images::{
     cancel::Cancel,
     error::{ImageError, Refusal},
-    limits::Limits,
+    limits::{Cap, Limits},
     marks,
     record::names_of,
 };
@@ -94,10 +94,9 @@ impl Walk<'_> {
         if self.cancel.is_cancelled() {
             return Err(ImageError::Cancelled);
         }
-        match depth > self.limits.depth {
-            true => Err(ImageError::refused(path, Refusal::Depth(self.limits.depth))),
-            false => Ok(()),
-        }
+        self.limits
+            .check(Cap::Depth, depth as u64)
+            .map_err(|over| ImageError::refused(path, Refusal::Over(over)))
     }
 
     /// Does something with the path of a name in the directory `path`.

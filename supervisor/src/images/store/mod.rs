@@ -86,8 +86,7 @@ impl Store {
     ///
     /// # Errors
     /// If the directories cannot be made or read.
-    pub(crate) fn open(root: &Path, sweeper: Sweeper) -> Result<Self, ImageError> {
-        let limits = Limits::default();
+    pub(crate) fn open(root: &Path, sweeper: Sweeper, limits: Limits) -> Result<Self, ImageError> {
         let fault = |source: io::Error| ImageError::system("open", root.display().to_string(), source);
         let directory = open_root(root).map_err(fault)?;
         let images = open_private(directory.as_fd(), IMAGES).map_err(fault)?;

@@ -3,21 +3,21 @@
 use std::{fs, os::unix::fs::MetadataExt};
 
 use super::laboratory::{Laboratory, archive, file, gzip, header, long_name, pax, symlink, zstd};
-use crate::images::limits::Limits;
+use crate::images::limits::{Cap, Limits};
 
-fn limited(change: fn(&mut Limits)) -> Laboratory {
+fn limited(limits: &[(Cap, u64)]) -> Laboratory {
     let mut laboratory = Laboratory::new();
-    change(&mut laboratory.limits);
+    laboratory.limits = limits.iter().fold(Limits::default(), |all, (cap, limit)| all.with(*cap, *limit));
     laboratory
 }
 
 #[test]
 fn one_entry_too_many_is_refused() {
     let entries: Vec<_> = (0..10).map(|number| file(&format!("f{number}"), "")).collect();
-    limited(|limits| limits.entries = 10).unpack(&archive(&entries)).unwrap();
-    let message = limited(|limits| limits.entries = 9).refusal(&archive(&entries));
+    limited(&[(Cap::Entries, 10)]).unpack(&archive(&entries)).unwrap();
+    let message = limited(&[(Cap::Entries, 9)]).refusal(&archive(&entries));
     assert!(message.contains("\"f9\"") && message.contains('9'), "{message}");
-    limited(|limits| limits.entries = 9).refusal(&archive(&vec![pax_comment(); 20]));
+    limited(&[(Cap::Entries, 9)]).refusal(&archive(&vec![pax_comment(); 20]));
 }
 
 fn pax_comment() -> Vec<u8> {
@@ -56,26 +56,26 @@ fn names_end_at_the_limit() {
 fn bombs_are_refused() {
     let zeros = archive(&[file("zeros", &"\0".repeat(4 << 20))]);
     for bomb in [gzip(&zeros), zstd(&zeros)] {
-        let message = limited(|limits| (limits.ratio_from, limits.ratio) = (1 << 20, 20)).refusal(&bomb);
+        let message = limited(&[(Cap::RatioFrom, 1 << 20), (Cap::Ratio, 20)]).refusal(&bomb);
         assert!(message.contains("bomb"), "{message}");
         Laboratory::new().unpack(&bomb).unwrap();
-        let message = limited(|limits| limits.archive = 1 << 20).refusal(&bomb);
+        let message = limited(&[(Cap::Archive, 1 << 20)]).refusal(&bomb);
         assert!(message.contains("1048576"), "{message}");
     }
     // After the end mark too.
     let long = [archive(&[file("a", "a")]), vec![0; 4 << 20]].concat();
-    limited(|limits| limits.archive = 1 << 20).refusal(&long);
+    limited(&[(Cap::Archive, 1 << 20)]).refusal(&long);
 }
 
 #[test]
 fn attributes_end_at_the_limit() {
     let value = [b'v'; 100];
     let one = archive(&[pax(&[("SCHILY.xattr.user.a", &value)]), file("a", "a")]);
-    limited(|limits| limits.attributes = 106).unpack(&one).unwrap();
-    limited(|limits| limits.attributes = 105).refusal(&one);
+    limited(&[(Cap::Attributes, 106)]).unpack(&one).unwrap();
+    limited(&[(Cap::Attributes, 105)]).refusal(&one);
     let pair = [pax(&[("SCHILY.xattr.user.a", &value)]), file("a", "a")].concat();
     let message =
-        limited(|limits| limits.all_attributes = 250).refusal(&archive(&[pair.clone(), pair.clone(), pair]));
+        limited(&[(Cap::AllAttributes, 250)]).refusal(&archive(&[pair.clone(), pair.clone(), pair]));
     assert!(message.contains("250"), "{message}");
     let names: Vec<String> = (0..1001).map(|number| format!("SCHILY.xattr.user.{number}")).collect();
     let many: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
@@ -124,8 +124,8 @@ fn holes_cost_nothing_and_end_at_the_limit() {
     assert!(data.blocks() < 100);
     Laboratory::new().refusal(&sparse("18446744073709551615"));
     Laboratory::new().refusal(&sparse("4096"));
-    limited(|limits| limits.file = 4_999_999_999).refusal(&sparse("5000000000"));
-    limited(|limits| limits.segments = 1).refusal(&sparse("5000"));
+    limited(&[(Cap::File, 4_999_999_999)]).refusal(&sparse("5000000000"));
+    limited(&[(Cap::Segments, 1)]).refusal(&sparse("5000"));
     for map in ["0,2,1,1", "0,1", "0,4", "4,2,0,1", "0", "0,x", "", "18446744073709551615,3"] {
         let records: [(&str, &[u8]); 2] = [("GNU.sparse.size", b"10000"), ("GNU.sparse.map", map.as_bytes())];
         Laboratory::new().refusal(&archive(&[pax(&records), file("x", "abc")]));

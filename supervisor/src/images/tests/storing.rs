@@ -14,7 +14,7 @@ use mysup_ipc::{
 
 use super::laboratory::{Scratch, archive, file, gzip};
 use crate::{
-    images::{Cancel, Change, Image, ImageError, Store},
+    images::{Cancel, Change, Image, ImageError, Limits, Store},
     shim_link::sweep::Sweeper,
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new() -> Self {
         let scratch = Scratch::new();
-        let store = Store::open(&scratch.path().join("root"), Sweeper::default()).unwrap();
+        let store = Store::open(&scratch.path().join("root"), Sweeper::default(), Limits::default()).unwrap();
         Self { scratch, store }
     }
 
@@ -35,7 +35,7 @@ impl Bench {
     }
 
     pub(super) fn reopen(&mut self) {
-        self.store = Store::open(&self.root(), Sweeper::default()).unwrap();
+        self.store = Store::open(&self.root(), Sweeper::default(), Limits::default()).unwrap();
     }
 
     pub(super) fn archive(&self, bytes: &[u8]) -> OwnedFd {
@@ -401,5 +401,8 @@ fn full_disks_are_told_clearly() {
 
 #[test]
 fn opening_where_there_is_no_directory_is_an_error() {
-    assert_eq!(code(Store::open(Path::new("/proc/version"), Sweeper::default())), ErrorCode::System);
+    assert_eq!(
+        code(Store::open(Path::new("/proc/version"), Sweeper::default(), Limits::default())),
+        ErrorCode::System
+    );
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::registry::record::tests::{config, record};
 
 fn own() -> Config {
-    Config { root: "/var/lib/mysup".into(), run_root: "/run/mysup".into() }
+    Config { root: "/var/lib/mysup".into(), run_root: "/run/mysup".into(), ..Config::default() }
 }
 
 fn id() -> ContainerId {

@@ -33,7 +33,7 @@ impl Roots {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let base = std::env::temp_dir().join(format!("mysup-registry-{}-{number}", std::process::id()));
-        let config = Config { root: base.join("root"), run_root: base.join("run") };
+        let config = Config { root: base.join("root"), run_root: base.join("run"), ..Config::default() };
         let trashes = [config.trash(), config.run_trash()];
         for directory in
             [config.containers(), config.run_containers(), config.volumes()].iter().chain(&trashes)
