@@ -11,7 +11,7 @@ use super::{
 };
 use crate::harness::{
     holds_within, inspect, processes,
-    tree::{Tree, paths},
+    tree::{Tree, paths, sha256},
 };
 
 /// How much is asked after one boot.
@@ -148,8 +148,14 @@ fn judge_images(machine: &Machine<'_>, truth: Truth<'_>, facts: &BTreeMap<&str, 
         let configuration: Value = serde_json::from_str(&configuration).expect("it was just listed");
         let layers = configuration["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
         assert!(!layers.is_empty(), "image {name} has no layer: {configuration:#}");
-        for layer in layers {
-            let digest = layer.as_str().unwrap_or_default().trim_start_matches("sha256:").to_owned();
+        let mut chain = String::new();
+        for layer in &layers {
+            let diff_id = layer.as_str().unwrap_or_default();
+            chain = match chain.as_str() {
+                "" => diff_id.to_owned(),
+                below => format!("sha256:{}", sha256(format!("{below} {diff_id}").as_bytes())),
+            };
+            let digest = chain.trim_start_matches("sha256:").to_owned();
             let unpacked =
                 known.get(&digest).unwrap_or_else(|| panic!("nobody has unpacked {digest} of {name}"));
             let found = Tree::read(&root.join("layers").join(&digest).join("tree")).into_unpacked();

@@ -47,10 +47,12 @@ pub(super) enum Chapter {
     Again,
     /// An ended container is removed, and one that runs.
     Remove,
+    /// What a running container has changed becomes an image, and another one of the same name.
+    Commit,
 }
 
 /// All of them, in the order of the story.
-pub(super) const CHAPTERS: [Chapter; 10] = [
+pub(super) const CHAPTERS: [Chapter; 11] = [
     Chapter::Import,
     Chapter::Create,
     Chapter::RunDetached,
@@ -61,6 +63,7 @@ pub(super) const CHAPTERS: [Chapter; 10] = [
     Chapter::Keep,
     Chapter::Again,
     Chapter::Remove,
+    Chapter::Commit,
 ];
 
 impl Chapter {
@@ -77,6 +80,7 @@ impl Chapter {
             Chapter::Keep => "keep",
             Chapter::Again => "again",
             Chapter::Remove => "rm",
+            Chapter::Commit => "commit",
         }
     }
 
@@ -143,6 +147,7 @@ impl<'a> Player<'a> {
             Chapter::Keep => self.chapter_keep(),
             Chapter::Again => self.chapter_again(),
             Chapter::Remove => self.chapter_remove(),
+            Chapter::Commit => self.chapter_commit(),
         }
     }
 
@@ -235,6 +240,28 @@ impl<'a> Player<'a> {
         self.run_detached("doomed", "echo mine > /file; while :; do sleep 1; done", None, &[])?;
         self.told.ends_with("doomed", 137);
         self.remove("doomed", &["rm", "-f", "doomed"])
+    }
+
+    /// With times that are the same whenever it is played: so are the layers.
+    fn chapter_commit(&mut self) -> Done {
+        let script = "echo one > /one; echo mine > /etc/plain; touch -d @1000000000 /one /etc/plain; echo up; \
+                      while [ ! -e /proof/more ]; do sleep 0.01; done; \
+                      echo two > /two; touch -d @1000000001 /two; echo twice; while :; do sleep 1; done";
+        let more = self.sandbox.place("proof/more");
+        // Not there the first time.
+        let _ = fs::remove_file(&more);
+        self.run_detached("commits", script, None, &[])?;
+        for word in ["up", "twice"] {
+            self.until("it has changed something", |player| {
+                player.sandbox.mysup(&["logs", "commits"]).text().contains(word)
+            })?;
+            self.note("committed", None);
+            let id = self.command(&["commit", "commits", "committed"], 0)?.text();
+            self.note("committed", Some(Fact::Image(id)));
+            self.learn_layers();
+            fs::write(&more, "").expect("the sandbox is ours");
+        }
+        Ok(())
     }
 
     fn remove(&mut self, name: &str, command: &[&str]) -> Done {
