@@ -16,7 +16,7 @@ usage: tests/sweep/run [--full] [--errors] [--scenario NAME]... [--victim shim|s
   --full       every boundary; without it a sample of each scenario
   --errors     system calls fail, in place of SIGKILL; --error chooses which (EIO, ENOSPC, ...)
   --each       only K of the errors at each boundary, chosen by the seed
-  --scenario   run-d, run, exit, stop, rm, rm-f, restart, import
+  --scenario   run-d, run, exit, stop, rm, rm-f, restart, import, commit
   --at         only these boundaries: what a failure prints to be seen again
   --shard      the I-th of N equal parts; --minutes: begin no cell after that";
 

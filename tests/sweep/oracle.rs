@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::scenario::{self, Done, IMPORTED, NAME, Scenario, Victim};
+use super::scenario::{self, COMMITTED, Done, IMPORTED, NAME, Scenario, Victim};
+use crate::commit::instant::is_frozen;
 use crate::harness::{Sandbox, command::Output, holds_within, inspect, tree, wait_until};
 
 /// What was done to the victim.
@@ -68,6 +69,9 @@ pub(super) fn judge(sandbox: &Sandbox, question: Question, done: &Done) -> Optio
     if question.scenario == Scenario::Import {
         judge_import(sandbox, done);
     } else {
+        if question.scenario == Scenario::Commit {
+            judge_commit(sandbox, question, done);
+        }
         judge_container(sandbox, question, done);
     }
     let mut before = settled_snapshot(sandbox);
@@ -113,7 +117,7 @@ fn judge_container(sandbox: &Sandbox, question: Question, done: &Done) {
 /// Whether a program may go on after the swept command.
 fn may_run(question: Question, told: &Output) -> bool {
     match question.scenario {
-        Scenario::RunDetached | Scenario::Restart => true,
+        Scenario::RunDetached | Scenario::Restart | Scenario::Commit => true,
         Scenario::Stop | Scenario::RemoveRunning => told.code != 0,
         Scenario::RunForeground | Scenario::Exit | Scenario::Remove | Scenario::Import => false,
     }
@@ -183,7 +187,8 @@ fn judge_words(question: Question, told: &Output, proof: &Proof, status: &str, s
         | Scenario::RemoveRunning
         | Scenario::Remove
         | Scenario::Restart
-        | Scenario::Import => told.code == 0 || refused,
+        | Scenario::Import
+        | Scenario::Commit => told.code == 0 || refused,
     };
     assert!(
         right,
@@ -238,6 +243,34 @@ fn judge_import(sandbox: &Sandbox, done: &Done) {
     sandbox.ok(&["import", &tar, IMPORTED]);
     assert_eq!(sandbox.ok(&["run", "--rm", IMPORTED, "cat", "/etc/extra"]), "extra");
     sandbox.ok(&["rmi", IMPORTED]);
+}
+
+/// Committed or not, whole or not at all; the container goes on, and trying again works.
+fn judge_commit(sandbox: &Sandbox, question: Question, done: &Done) {
+    let told = done.told.as_ref().expect("every scenario has a command");
+    let listed = sandbox.ok(&["images"]).contains(COMMITTED);
+    assert!(listed || told.code != 0, "commit succeeded and the image is not there\n{told}");
+    let expect_whole = || {
+        let script = "cat /file; ls /etc/plain 2>&1 | grep -c 'No such'";
+        assert_eq!(sandbox.ok(&["run", "--rm", COMMITTED, "sh", "-c", script]), "mine\n1");
+    };
+    if listed {
+        expect_whole();
+    }
+    if settle(sandbox, |_| true) == "running" {
+        let id = sandbox.ok(&["inspect", "-f", "{{.Id}}", NAME]);
+        wait_until("the container goes on", || !is_frozen(&id));
+        sandbox.ok(&["commit", NAME, COMMITTED]);
+        expect_whole();
+    } else {
+        assert!(question.fault == Fault::Error, "a commit ends no container\n{told}");
+    }
+    let verified = sandbox.ok(&["image", "verify"]);
+    assert!(verified.lines().all(|line| line.ends_with(": whole")), "{verified}");
+    if sandbox.ok(&["images"]).contains(COMMITTED) {
+        sandbox.ok(&["rmi", COMMITTED]);
+    }
+    sandbox.ok(&["image", "prune", "-f"]);
 }
 
 /// Everything on disk by name, and what `inspect` says.

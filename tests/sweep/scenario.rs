@@ -41,6 +41,8 @@ pub(super) enum Scenario {
     Restart,
     /// `import` of a tar.
     Import,
+    /// `commit` of a running container.
+    Commit,
 }
 
 /// All pairs of what is swept and who dies.
@@ -60,6 +62,8 @@ pub(super) const SWEEPS: &[(Scenario, Victim)] = &[
     (Scenario::Restart, Victim::Supervisor),
     (Scenario::Import, Victim::Supervisor),
     (Scenario::Remove, Victim::Sweep),
+    (Scenario::Commit, Victim::Shim),
+    (Scenario::Commit, Victim::Supervisor),
 ];
 
 impl Victim {
@@ -85,6 +89,7 @@ impl Scenario {
             Scenario::RemoveRunning => "rm-f",
             Scenario::Restart => "restart",
             Scenario::Import => "import",
+            Scenario::Commit => "commit",
         }
     }
 
@@ -95,7 +100,8 @@ impl Scenario {
             | Scenario::Stop
             | Scenario::Remove
             | Scenario::RemoveRunning
-            | Scenario::Restart => true,
+            | Scenario::Restart
+            | Scenario::Commit => true,
             Scenario::RunDetached | Scenario::RunForeground | Scenario::Import => false,
         }
     }
@@ -118,6 +124,9 @@ pub(crate) const NAME: &str = "one";
 /// The image that the scenario `import` makes.
 pub(crate) const IMPORTED: &str = "imported";
 
+/// The image that the scenario `commit` makes.
+pub(super) const COMMITTED: &str = "committed";
+
 /// What the swept command said; nothing where there was none.
 #[derive(Debug)]
 pub(super) struct Done {
@@ -139,7 +148,8 @@ fn script(scenario: Scenario, code: i32) -> String {
         | Scenario::Remove
         | Scenario::RemoveRunning
         | Scenario::Restart
-        | Scenario::Import => format!("trap '{end}' TERM"),
+        | Scenario::Import
+        | Scenario::Commit => format!("trap '{end}' TERM"),
     };
     let work = match scenario {
         Scenario::RunForeground | Scenario::Remove => "echo mine > /file; sleep 0.05; echo last".to_owned(),
@@ -148,9 +158,11 @@ fn script(scenario: Scenario, code: i32) -> String {
         | Scenario::Stop
         | Scenario::RemoveRunning
         | Scenario::Restart
+        | Scenario::Commit
         | Scenario::Import => "while [ ! -e /proof/go ]; do sleep 0.02; done".to_owned(),
     };
-    format!("{trap}; echo x > /proof/started; echo up; {work}; {end}")
+    let change = if scenario == Scenario::Commit { "echo mine > /file; rm /etc/plain; " } else { "" };
+    format!("{trap}; {change}echo x > /proof/started; echo up; {work}; {end}")
 }
 
 /// `mysup run FLAGS` with two nested volumes and the proof.
@@ -246,6 +258,7 @@ pub(super) fn act(sandbox: &Sandbox, scenario: Scenario, victim: Victim, code: i
             let tar = extra_tar(sandbox);
             Some(sandbox.mysup(&["import", &tar, IMPORTED]))
         }
+        Scenario::Commit => Some(sandbox.mysup(&["commit", NAME, COMMITTED])),
     };
     if victim == Victim::Sweep {
         wait_until("the trash is empty, or the victim dead", || tracer.is_done());
