@@ -40,6 +40,7 @@ use std::{
     ffi::OsString,
     os::{fd::AsFd, unix::net::UnixStream},
     process::ExitCode,
+    sync::Arc,
 };
 
 use error::{Call, SysError, chain};
@@ -104,6 +105,9 @@ fn take_connections() -> Result<(UnixStream, Option<UnixStream>), SysError> {
     // Our own session: the terminal of whoever started the supervisor must not signal us. Fails if we lead one already.
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    // A limit on the size of files (setrlimit(2)) is an error of a write then, and not a death. The program does not inherit it.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())
+        .call(|| "sigaction(SIGXFSZ)")?;
     let control = rustix::stdio::stdin().try_clone_to_owned().call(|| "fcntl(0, F_DUPFD_CLOEXEC)")?;
     let attach = rustix::stdio::stdout().try_clone_to_owned().call(|| "fcntl(1, F_DUPFD_CLOEXEC)")?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())

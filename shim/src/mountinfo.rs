@@ -140,6 +140,19 @@ impl Location {
         Ok(Self { device: mount.device.clone(), inner: Path::new(&mount.root).join(below), outer })
     }
 
+    /// Where the mounts below it lead.
+    pub(crate) fn mounts_below(&self, mounts: &[Mount]) -> impl Iterator<Item = Location> {
+        let below = mounts.iter().filter(|mount| {
+            let point = Path::new(&mount.point);
+            point.starts_with(&self.outer) && point != self.outer
+        });
+        below.map(|mount| Location {
+            device: mount.device.clone(),
+            inner: PathBuf::from(&mount.root),
+            outer: PathBuf::from(&mount.point),
+        })
+    }
+
     /// Whether a call on what is here or below may wait for a server, for ever.
     pub(crate) fn may_hang(&self, mounts: &[Mount]) -> bool {
         let here = |mount: &&Mount| self.outer.starts_with(&mount.point);

@@ -247,14 +247,15 @@ mod request {
     nix::ioctl_readwrite!(pidfd_get_info, 0xff, 11, super::PidfdInfo);
 }
 
-/// A pidfd of the process `pid`, if that is in the cgroup of the container `id` (it is looked at after the pidfd was
-/// made, so a number that was reused does not matter).
+/// A pidfd of the process `pid`, if that is in the cgroup of the container `id`, or in one that it has made below (it is
+/// looked at after the pidfd was made, so a number that was reused does not matter).
 pub(crate) fn pidfd_in_cgroup(pid: u32, id: &str) -> Option<OwnedFd> {
     let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
     let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).ok()?;
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let own = format!("/{}/{id}", mysup_ipc::layout::CGROUP_PARENT);
-    cgroups.lines().any(|line| line.ends_with(&own)).then_some(pidfd)
+    let below = format!("{own}/");
+    cgroups.lines().any(|line| line.ends_with(&own) || line.contains(&below)).then_some(pidfd)
 }
 
 /// The status word of wait(2) of a process that has ended and was reaped, by anyone; `None` where the kernel does

@@ -80,8 +80,15 @@ impl Directory {
         };
         let mut text = String::new();
         match File::from(fd).read_to_string(&mut text) {
-            // A cgroup that was removed meanwhile: nothing is in it.
-            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(String::new()),
+            // A cgroup that was removed meanwhile: nothing is in it. Or one that a program has made threaded: its processes
+            // stand in the nearest one above that is not (cgroups(7)), which at the latest is the container's own.
+            Err(error)
+                if [Errno::NODEV, Errno::OPNOTSUPP]
+                    .iter()
+                    .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
+            {
+                Ok(String::new())
+            }
             result => result.call(call).map(|_| text),
         }
     }

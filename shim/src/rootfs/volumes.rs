@@ -90,6 +90,10 @@ impl<'a> Sources<'a> {
             result => result.map_err(failed)?,
         };
         let at = self.refuse_own(path, source.as_fd(), |own, at| own.overlaps(at))?;
+        // What is mounted below it comes along.
+        for mount in at.mounts_below(self.mounts) {
+            self.refuse(path, &mount, |own, at| own.overlaps(at))?;
+        }
         let mount = namespace::clone_tree(source.as_fd(), "", true).map_err(failed)?;
         Ok((mount, at.may_hang(self.mounts)))
     }
@@ -130,9 +134,19 @@ impl<'a> Sources<'a> {
     ) -> Result<Location, StartError> {
         let at = Location::of(source, self.mounts)
             .map_err(|source| StartError::Volume { destination: path.to_owned(), source })?;
-        match self.own.iter().find(|(_, own)| relation(own, &at)) {
+        self.refuse(path, &at, relation)?;
+        Ok(at)
+    }
+
+    fn refuse(
+        &self,
+        path: &str,
+        at: &Location,
+        relation: impl Fn(&Location, &Location) -> bool,
+    ) -> Result<(), StartError> {
+        match self.own.iter().find(|(_, own)| relation(own, at)) {
             Some((own, _)) => Err(StartError::OwnData { volume: path.to_owned(), own: own.clone() }),
-            None => Ok(at),
+            None => Ok(()),
         }
     }
 }

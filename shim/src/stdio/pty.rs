@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use mysup_ipc::{plan::TerminalSize, shim::Stream};
 use rustix::{
     fs::{Gid, Mode, OFlags, Uid},
+    pty::OpenptFlags,
     termios::Winsize,
 };
 
@@ -65,8 +66,10 @@ pub(super) fn reopen(stdin: bool, master: Option<OwnedFd>) -> Result<Stdio, SysE
     let mut stdio =
         Stdio { outputs: Vec::new(), input: None, terminal: true, interactive: stdin, kept: Vec::new() };
     if let Some(master) = master {
-        // Whoever had it: it must be the master of a pty.
-        rustix::pty::ptsname(&master, Vec::new()).call(|| "ioctl(TIOCGPTN)")?;
+        // Whoever had it: it must be the master of a pty. The other end is kept as at a start: without anybody who has it
+        // open the master is ready to be read for ever, and gives nothing but EIO.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        stdio.kept.push(rustix::pty::ioctl_tiocgptpeer(&master, flags).call(|| "ioctl(TIOCGPTPEER)")?);
         if stdin {
             stdio.input = Some(master.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
         }

@@ -18,8 +18,10 @@ mod usage;
 
 use std::{sync::Arc, time::Duration};
 
+use nix::sys::signal::Signal;
 use tokio::{
     net::UnixListener,
+    signal::unix::{SignalKind, signal},
     sync::Notify,
     time::{sleep, timeout},
 };
@@ -86,6 +88,8 @@ fn start(config: Config, ready: &mut Ready) -> Result<(), Error> {
 }
 
 async fn serve(config: Arc<Config>, machine: Machine, ready: &mut Ready) -> Result<(), Error> {
+    // A limit on the size of files (setrlimit(2)) is an error of a write then, and not a death. The handler stays.
+    drop(signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map_err(Error::system("handle SIGXFSZ"))?);
     let (spawner, children) = (Spawner::find()?, Arc::new(Children::default()));
     let (sweeper, freed) = (Sweeper::new(), Arc::new(Notify::new()));
     start_helpers(&config, &spawner, &children, &sweeper);

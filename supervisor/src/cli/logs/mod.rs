@@ -7,10 +7,14 @@ use std::{
     io,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use mysup_ipc::{
     blocking::{Connection, Received},
+    container::ContainerState,
+    error::{ErrorCode, WireError},
     layout,
     shim::{FromShim, Role, ToShim},
 };
@@ -29,6 +33,9 @@ use super::{
     values::{Invalid, time},
 };
 
+/// Between two tries to find the shim that follows a dead one.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Prints the log, and goes on with `-f` until the container ends.
 ///
 /// # Errors
@@ -46,7 +53,8 @@ pub(crate) fn logs(instance: &Instance, args: &LogsArgs) -> Result<u8, CliError>
     let tail = args.tail.as_deref().map(tail).transpose()?.flatten();
     let info = instance.connect()?.inspect(&args.container)?;
     // Before the files are read: what is written from now on is announced.
-    let follower = if args.follow { follow(Path::new(&info.run_dir)) } else { None };
+    let run_directory = PathBuf::from(&info.run_dir);
+    let connection = if args.follow { connect(&run_directory) } else { None };
     let directory = PathBuf::from(&info.state_dir);
     let skipped = match tail {
         Some(wanted) => count_lines(&directory, span)?.saturating_sub(wanted),
@@ -54,14 +62,15 @@ pub(crate) fn logs(instance: &Instance, args: &LogsArgs) -> Result<u8, CliError>
     };
     let mut sequence = LogSequence::open(&directory)?;
     let mut printer = Printer::new(span, skipped, tail.is_some(), args.timestamps);
-    let flow = read_on(&mut sequence, &mut printer)?;
-    if let (Some(mut connection), Flow::GoOn) = (follower, flow) {
-        while wait_for_growth(&mut connection)? {
-            if read_on(&mut sequence, &mut printer)? == Flow::Past {
-                return Ok(0);
-            }
-        }
+    if !args.follow {
         read_on(&mut sequence, &mut printer)?;
+        return Ok(0);
+    }
+    let mut follower = Follower { instance, id: info.id.as_str(), run_directory: &run_directory, connection };
+    let mut growth = Growth::More;
+    // What was written before the last word is there when it is heard: so it is read once more.
+    while read_on(&mut sequence, &mut printer)? == Flow::GoOn && growth == Growth::More {
+        growth = follower.wait_for_growth()?;
     }
     Ok(0)
 }
@@ -91,8 +100,67 @@ fn read_on(sequence: &mut LogSequence, printer: &mut Printer) -> Result<Flow, Cl
     Ok(flow)
 }
 
-/// Connects to the shim; without one the container has ended.
-fn follow(run_directory: &Path) -> Option<Connection> {
+/// What becomes of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Growth {
+    /// There may be more of it.
+    More,
+    /// The container has ended.
+    No,
+}
+
+/// Hears of the growth of a log: from the container's shim, and from the next one when that is dead.
+struct Follower<'a> {
+    instance: &'a Instance,
+    id: &'a str,
+    run_directory: &'a Path,
+    connection: Option<Connection>,
+}
+
+impl Follower<'_> {
+    /// Waits until the log may have grown.
+    fn wait_for_growth(&mut self) -> Result<Growth, CliError> {
+        if let Some(connection) = &mut self.connection {
+            match heard(connection)? {
+                Some(growth) => return Ok(growth),
+                None => self.connection = None,
+            }
+        }
+        if !self.goes_on()? {
+            return Ok(Growth::No);
+        }
+        self.connection = connect(self.run_directory);
+        if self.connection.is_none() {
+            thread::sleep(LOOK);
+        }
+        // What was written while nobody told is read before the next wait.
+        Ok(Growth::More)
+    }
+
+    /// Whether there is, or will be, a shim that tells.
+    fn goes_on(&self) -> Result<bool, CliError> {
+        match self.instance.connect()?.inspect(self.id) {
+            Ok(info) => Ok(match info.state {
+                ContainerState::Starting
+                | ContainerState::Running { .. }
+                | ContainerState::Stopping { .. }
+                | ContainerState::Unreachable
+                // The last bytes of a dead shim's container may still be on their way.
+                | ContainerState::TearingDown => true,
+                ContainerState::Created
+                | ContainerState::Exited
+                | ContainerState::Leftover
+                | ContainerState::Damaged(_) => false,
+            }),
+            // Removed meanwhile.
+            Err(CliError::Refused(WireError { code: ErrorCode::NotFound, .. })) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Connects to the shim, if there is one.
+fn connect(run_directory: &Path) -> Option<Connection> {
     let socket = client::connect_in(run_directory, layout::SHIM_SOCKET).ok()?;
     let mut connection = Connection::new(socket);
     connection.send(&ToShim::Hello(Role::LogFollower)).ok()?;
@@ -100,8 +168,8 @@ fn follow(run_directory: &Path) -> Option<Connection> {
     Some(connection)
 }
 
-/// Waits until the log grew; false when the container has ended.
-fn wait_for_growth(connection: &mut Connection) -> Result<bool, CliError> {
+/// What the shim says of the log; nothing if it died.
+fn heard(connection: &mut Connection) -> Result<Option<Growth>, CliError> {
     loop {
         let mut grew = false;
         loop {
@@ -110,7 +178,7 @@ fn wait_for_growth(connection: &mut Connection) -> Result<bool, CliError> {
                 Ok(Received::Message(
                     FromShim::Exited(_) | FromShim::TornDown(_) | FromShim::Leftover(_),
                 )) => {
-                    return Ok(false);
+                    return Ok(Some(Growth::No));
                 }
                 Ok(Received::Message(
                     FromShim::Created { .. }
@@ -123,12 +191,11 @@ fn wait_for_growth(connection: &mut Connection) -> Result<bool, CliError> {
                     | FromShim::Unknown,
                 )) => {}
                 Ok(Received::NotYet) => break,
-                // Also when it died: nobody will tell of growth any more.
-                Ok(Received::Closed) | Err(_) => return Ok(false),
+                Ok(Received::Closed) | Err(_) => return Ok(None),
             }
         }
         if grew {
-            return Ok(true);
+            return Ok(Some(Growth::More));
         }
         wait(connection)?;
     }
