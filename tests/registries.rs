@@ -27,6 +27,8 @@ pub(crate) fn cases() -> Vec<Case> {
         cut_connection_goes_on_where_it_was,
         interrupted_pull_leaves_nothing_and_holds_nobody,
         pull_outlives_its_supervisor,
+        layer_that_goes_meanwhile_is_fetched_after_all,
+        several_pulls_of_one_image_share_it,
         terminal_has_bars_and_quiet_has_none,
     ]
 }
@@ -261,7 +263,7 @@ fn certificate_of_a_stranger_is_not_believed(sandbox: &Sandbox) {
     sandbox.ok(&["pull", "-q", "--tls-verify=false", &name]);
     sandbox.refused(&["pull", "-q", &name], 1, &["certificate"]);
     sandbox.refused(&["pull", "-q", "--cert-dir", "/no/such", &name], 1, &["/no/such"]);
-    sandbox.set_variable("MYSUP_CERTS_DIR", &text(&place));
+    sandbox.set_variable("MYSUP_CERTS_DIR", text(&place));
     sandbox.ok(&["rmi", &name]);
     assert_eq!(sandbox.ok(&["run", "--rm", &name]), "secure\ntester\n/data");
 }
@@ -427,6 +429,43 @@ fn pull_outlives_its_supervisor(sandbox: &Sandbox) {
         client.wait().expect_code(0);
         assert!(sandbox.ok(&["image", "verify"]).ends_with("whole"));
     }
+}
+
+fn layer_that_goes_meanwhile_is_fetched_after_all(sandbox: &Sandbox) {
+    let registry = Registry::start(sandbox, Door::Open);
+    let wire = Wire::to(&registry);
+    let (lower, upper) = (Specimen::new("meanwhile"), large("meanwhile"));
+    let name = format!("{}/meanwhile:1", wire.host());
+    load(sandbox, &upper, &name);
+    sandbox.ok(&["push", "-q", &name]);
+    sandbox.ok(&["rmi", &name]);
+    load(sandbox, &lower, NAME);
+    // What is fetched first is the configuration; it says which layers there are.
+    let before = wire.fetched();
+    wire.let_through(1);
+    let client = sandbox.call(&["pull", &name]).start();
+    wait_until("it fetches the layer that is missing", || wire.fetched() > before + 1);
+    sandbox.ok(&["rmi", NAME]);
+    wire.hold(false);
+    client.wait().expect_code(0);
+    // The configuration and one layer; then the configuration and all four.
+    assert_eq!(wire.fetched() - before, 7, "{:?}", wire.lines());
+    assert_eq!(sandbox.ok(&["images", "-q", "--no-trunc"]), upper.id());
+    assert!(sandbox.ok(&["image", "verify"]).ends_with("whole"));
+}
+
+fn several_pulls_of_one_image_share_it(sandbox: &Sandbox) {
+    let registry = Registry::start(sandbox, Door::Open);
+    let name = format!("{}/shared:1", registry.host);
+    load(sandbox, &large("several"), &name);
+    sandbox.ok(&["push", "-q", &name]);
+    sandbox.ok(&["rmi", &name]);
+    let clients: Vec<_> = (0..4).map(|_| sandbox.call(&["run", "--rm", &name]).start()).collect();
+    for client in clients {
+        assert_eq!(client.wait().expect_code(0).text(), "several\ntester\n/data");
+    }
+    let layers = fs::read_dir(sandbox.root().join("layers")).map_or(0, Iterator::count);
+    assert_eq!(layers, 4);
 }
 
 fn terminal_has_bars_and_quiet_has_none(sandbox: &Sandbox) {

@@ -18,7 +18,9 @@ use crate::harness::{
     Case, Sandbox,
     bundle::{Packed, Specimen},
     registry::{Answer, Asked, Door, Fake, PASSWORD, Registry, USER},
-    skip, tree, wait_until,
+    skip,
+    terminal::Terminal,
+    tree, wait_until,
 };
 use crate::registries::{expect_nothing, load};
 
@@ -30,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
         token_is_fetched_and_goes_nowhere_else,
         plain_http_is_for_this_machine_only,
         broken_upload_is_said_in_one_line,
+        password_is_typed_without_being_shown,
     ]
 }
 
@@ -263,8 +266,30 @@ fn plain_http_is_for_this_machine_only(sandbox: &Sandbox) {
     pull(&[]).run().expect_refusal(1, &[&host]);
     let asked: Vec<String> = fake.asked().into_iter().map(|asked| asked.line).collect();
     assert!(asked.iter().all(|line| !line.starts_with("GET")), "nothing was asked in the clear: {asked:?}");
+    for flags in [&[][..], &["--tls-verify=false"]] {
+        let bare = pull(flags).env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
+        bare.run().expect_refusal(1, &["ca-certificates"]);
+    }
     pull(&["--tls-verify=false"]).ok();
     pull(&[]).env("MYSUP_INSECURE_REGISTRIES", format!("x.example, {host}")).ok();
+}
+
+fn password_is_typed_without_being_shown(sandbox: &Sandbox) {
+    let registry = Registry::start(sandbox, Door::Password);
+    let mut terminal = Terminal::run(sandbox, &["login", &registry.host], 24, 80);
+    terminal.wait_for("Username: ");
+    terminal.type_keys(&format!("{USER}\n"));
+    terminal.wait_for("Password: ");
+    terminal.type_keys(&format!("{PASSWORD}\n"));
+    terminal.wait_for("Login Succeeded");
+    assert_eq!(terminal.wait(), Some(0));
+    assert!(!terminal.screen().contains(PASSWORD), "{}", terminal.screen());
+    terminal.expect_restored();
+    let mut terminal = Terminal::run(sandbox, &["login", "-u", USER, &registry.host], 24, 80);
+    terminal.wait_for("Password: ");
+    terminal.type_keys("half\u{3}");
+    assert_eq!(terminal.wait(), Some(1), "{}", terminal.screen());
+    terminal.expect_restored();
 }
 
 fn broken_upload_is_said_in_one_line(sandbox: &Sandbox) {

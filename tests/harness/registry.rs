@@ -287,8 +287,9 @@ struct Counted {
     served: AtomicU64,
     /// Bytes after which a connection is cut, once for each element.
     cuts: Mutex<Vec<u64>>,
-    /// Lets no more bytes of blobs through.
+    /// Lets no more bytes of blobs through, but for those of the first so many.
     holds: AtomicBool,
+    free: AtomicU64,
 }
 
 impl Wire {
@@ -318,6 +319,12 @@ impl Wire {
         self.shared.holds.store(holds, Ordering::SeqCst);
     }
 
+    /// Keeps back the bytes of all blobs but the next so many.
+    pub(crate) fn let_through(&self, count: u64) {
+        self.shared.free.store(count, Ordering::SeqCst);
+        self.hold(true);
+    }
+
     /// Bytes that clients got.
     pub(crate) fn served(&self) -> u64 {
         self.shared.served.load(Ordering::SeqCst)
@@ -340,15 +347,18 @@ fn is_fetch(line: &str) -> bool {
 
 fn connect(client: TcpStream, server: TcpStream, counted: &Arc<Counted>) {
     let (Ok(mut from_client), Ok(mut to_server)) = (client.try_clone(), server.try_clone()) else { return };
-    let fetches = Arc::new(AtomicBool::new(false));
+    // The number of the blob's request that is being answered, 0 for others.
+    let fetches = Arc::new(AtomicU64::new(0));
     let (told, fetching) = (Arc::clone(counted), Arc::clone(&fetches));
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
+        let mut number = 0;
         while let Ok(count @ 1..) = from_client.read(&mut buffer) {
             // Heads of requests come whole; what looks like one in a body is one more line.
             for line in String::from_utf8_lossy(&buffer[..count]).lines() {
                 if line.ends_with(" HTTP/1.1") {
-                    fetching.store(is_fetch(line), Ordering::SeqCst);
+                    number += 1;
+                    fetching.store(if is_fetch(line) { number } else { 0 }, Ordering::SeqCst);
                     lock(&told.lines).push(line.to_owned());
                 } else if line.to_lowercase().starts_with("range:") {
                     lock(&told.lines).push(line.to_lowercase());
@@ -362,10 +372,16 @@ fn connect(client: TcpStream, server: TcpStream, counted: &Arc<Counted>) {
     });
     let (mut from_server, mut to_client) = (server, client);
     let mut buffer = [0; 16 << 10];
-    let mut of_blob = 0;
+    let (mut of_blob, mut is_free, mut last) = (0, false, 0);
     while let Ok(count @ 1..) = from_server.read(&mut buffer) {
-        if fetches.load(Ordering::SeqCst) {
-            while counted.holds.load(Ordering::SeqCst) {
+        let fetch = fetches.load(Ordering::SeqCst);
+        if fetch != 0 {
+            if fetch != last {
+                let take = |free: u64| free.checked_sub(1);
+                let taken = counted.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+                (last, of_blob, is_free) = (fetch, 0, taken.is_ok());
+            }
+            while counted.holds.load(Ordering::SeqCst) && !is_free {
                 thread::sleep(std::time::Duration::from_millis(5));
             }
             of_blob += count as u64;

@@ -61,7 +61,7 @@ pub(super) fn store(server: &str, user: &str, secret: &str) -> Result<String, Er
         None => {
             let auth = STANDARD.encode(format!("{user}:{secret}"));
             object(&mut config, "auths").insert(key, json!({ "auth": auth }));
-            format!("{}, where anybody with your rights can read it", path.display())
+            format!("{}, where anybody with your rights can read them", path.display())
         }
     };
     write(&path, &config)?;

@@ -33,6 +33,9 @@ pub(crate) enum Error {
         /// What happened.
         reason: String,
     },
+    /// Nobody vouches for anybody.
+    #[error("this machine has no certificates of authorities: install ca-certificates")]
+    NoAuthorities,
     /// It is there and says nothing.
     #[error("registry {0} does not answer")]
     Silent(String),

@@ -31,7 +31,7 @@ pub(super) async fn login(server: &str, user: &str, secret: &str, trust: &Trust)
         }
     }
     let place = credentials::store(server, user, secret)?;
-    Ok(format!("Login Succeeded (kept by {place})"))
+    Ok(format!("Login Succeeded (the credentials are in {place})"))
 }
 
 /// Forgets credentials.

@@ -143,6 +143,10 @@ fn client(
     trust: &Trust,
     purpose: Purpose,
 ) -> Result<Client, Error> {
+    // The library panics on a system without certificates where it needs none; it says so where it does.
+    if insecure && Client::try_from(ClientConfig::default()).is_err_and(|error| has_no_authorities(&error)) {
+        return Err(Error::NoAuthorities);
+    }
     let config = ClientConfig {
         protocol,
         accept_invalid_certificates: insecure,
@@ -155,7 +159,14 @@ fn client(
         user_agent: AGENT,
         ..ClientConfig::default()
     };
-    Client::try_from(config).map_err(|error| explain(host, host, None, error))
+    Client::try_from(config).map_err(|error| match has_no_authorities(&error) {
+        true => Error::NoAuthorities,
+        false => explain(host, host, None, error),
+    })
+}
+
+fn has_no_authorities(error: &OciDistributionError) -> bool {
+    causes(error).any(|cause| cause.to_string().contains("No CA certificates"))
 }
 
 /// Whether what answered was no TLS at all, rather than one that is not to be trusted: other bytes, or nothing but the end.

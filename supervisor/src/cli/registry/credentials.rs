@@ -1,8 +1,16 @@
 //! `login` and `logout`. What is typed here, `mysup-registry` tries and keeps.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::{
+    io::{self, BufRead, IsTerminal, Read, Write},
+    os::fd::AsFd,
+};
 
 use mysup_ipc::registry::{FromRegistry, ToRegistry};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
+};
 
 use super::program::Program;
 use crate::cli::{
@@ -10,12 +18,16 @@ use crate::cli::{
     error::CliError,
     output,
     progress::{Screen, Style},
+    signals::Signals,
     terminal,
     values::Invalid,
 };
 
 /// Bytes of a password; more are another file by mistake.
 const LONGEST: u64 = 64 << 10;
+
+/// Signals that do not end the question for a password.
+const HARMLESS: [i32; 2] = [Signal::SIGWINCH as i32, Signal::SIGCONT as i32];
 
 /// `login`.
 ///
@@ -47,6 +59,31 @@ fn demand(server: &str, order: &ToRegistry) -> Result<u8, CliError> {
     output::print_line(&line).map(|()| 0)
 }
 
+/// A line, unless a signal comes first.
+fn line_or_signal(signals: &Signals) -> Result<String, CliError> {
+    let failed = |source| CliError::Call { action: "read standard input", source };
+    let stdin = io::stdin();
+    loop {
+        let mut waiting =
+            [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(failed(error.into())),
+        }
+        match signals.next().map(i32::from) {
+            // A window of another size, or a terminal that is there again.
+            Some(signal) if HARMLESS.contains(&signal) => {}
+            Some(_) => return Err(Invalid::new("interrupted").into()),
+            None => {
+                let mut line = String::new();
+                stdin.lock().read_line(&mut line).map_err(failed)?;
+                return Ok(line.trim_end_matches(['\n', '\r']).to_owned());
+            }
+        }
+    }
+}
+
 fn typed(args: &LoginArgs) -> Result<(String, String), CliError> {
     let read = |source| CliError::Call { action: "read standard input", source };
     if args.password_stdin {
@@ -75,8 +112,11 @@ fn typed(args: &LoginArgs) -> Result<(String, String), CliError> {
         Some(secret) => secret,
         None => {
             let silent = terminal::Silent::set().map_err(read)?;
-            let secret = ask("Password");
-            drop(silent);
+            // As data, so that ctrl-C does not leave a terminal that shows nothing.
+            let signals = Signals::take().map_err(read)?;
+            let prompt = io::stderr().write_all(b"Password: ");
+            let secret = prompt.map_err(read).and_then(|()| line_or_signal(&signals));
+            drop((silent, signals));
             // The newline was not shown either; who does not see it misses nothing.
             let _ = io::stderr().write_all(b"\n");
             secret?
