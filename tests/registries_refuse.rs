@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     Case, Sandbox,
     bundle::{Packed, Specimen},
+    processes,
     registry::{Answer, Asked, Door, Fake, PASSWORD, Registry, USER},
     skip,
     terminal::Terminal,
@@ -29,6 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
         corrupt_blob_is_refused_and_nothing_stays,
         liar_is_refused_in_one_line,
         silent_registry_holds_nobody,
+        end_of_the_program_that_speaks_is_said,
         token_is_fetched_and_goes_nowhere_else,
         plain_http_is_for_this_machine_only,
         broken_upload_is_said_in_one_line,
@@ -185,6 +187,22 @@ fn silent_registry_holds_nobody(sandbox: &Sandbox) {
     let output = pull.run();
     assert!(output.code == 1 && output.errors().contains("does not answer"), "{output}");
     wait_until("nothing of it is left", || sandbox.ok(&["images", "-q"]).lines().count() == 1);
+}
+
+fn end_of_the_program_that_speaks_is_said(sandbox: &Sandbox) {
+    sandbox.ok(&["info"]);
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let name = format!("{}/a:1", silent.local_addr().expect("it listens"));
+    let client = sandbox.call(&["pull", &name]).start();
+    let mut speaker = None;
+    wait_until("the client has started it", || {
+        let mut children = processes::children(client.pid()).into_iter();
+        speaker = children.find(|(_, stat)| stat.program == "mysup-registry").map(|(pid, _)| pid);
+        speaker.is_some()
+    });
+    processes::signal(speaker.expect("just found"), Signal::KILL);
+    client.wait().expect_refusal(1, &["mysup-registry ended"]);
+    expect_nothing(sandbox);
 }
 
 /// Bearer tokens, and blobs that lie elsewhere: what a large registry asks for.
