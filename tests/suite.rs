@@ -20,6 +20,7 @@ mod exit_status;
 mod fallbacks;
 mod harness;
 mod images;
+mod images_hostile;
 mod images_load;
 mod images_peers;
 mod init_status;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         names::cases(),
         listing::cases(),
         images::cases(),
+        images_hostile::cases(),
         images_load::cases(),
         images_peers::cases(),
         commit::cases(),

@@ -424,7 +424,15 @@ impl ImageError {
             let _ = write!(message, ": {error}");
             cause = error.source();
         }
-        WireError::new(code, message)
+        // Names out of an archive are in it: none of them may move the cursor of a terminal, or begin a line of a log.
+        let mut shown = String::with_capacity(message.len());
+        for letter in message.chars() {
+            match letter.is_control() {
+                true => shown.extend(letter.escape_default()),
+                false => shown.push(letter),
+            }
+        }
+        WireError::new(code, shown)
     }
 
     /// An error of a system call; a full file system is told apart, since the user can do something about it.
