@@ -61,7 +61,7 @@ pub(super) struct NewLayer {
 
 impl NewLayer {
     /// Of two directories of a test.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn of(directory: OwnedFd, tree: OwnedFd) -> Self {
         Self { name: "of a test".to_owned(), directory, tree }
     }
@@ -133,6 +133,12 @@ impl NewLayer {
 pub(super) struct StoredLayer(OwnedFd);
 
 impl StoredLayer {
+    /// Of a directory of the fuzzer.
+    #[cfg(fuzzing)]
+    pub(super) fn of(directory: OwnedFd) -> Self {
+        Self(directory)
+    }
+
     /// The root of its files.
     ///
     /// # Errors

@@ -156,7 +156,7 @@ impl Limits {
     }
 
     /// With another limit.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn with(mut self, cap: Cap, limit: u64) -> Self {
         if let Some(slot) = self.0.get_mut(cap as usize) {
             *slot = limit;

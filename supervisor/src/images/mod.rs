@@ -30,6 +30,9 @@ mod docker_archive;
 mod entries;
 mod error;
 mod fields;
+#[cfg(fuzzing)]
+#[path = "../../../tests/fuzz/src/promises.rs"]
+pub(crate) mod fuzzing;
 mod gzip;
 mod incoming;
 mod layer_record;

@@ -1,0 +1,5 @@
+//! `mysup_fuzz::layer` as libFuzzer's target.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mysup_fuzz::layer(bytes));
