@@ -18,6 +18,7 @@ mod doctor;
 mod exec_errors;
 mod exit_status;
 mod fallbacks;
+mod found_by_review;
 mod harness;
 mod images;
 mod images_hostile;
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
         no_hang_server::cases(),
         no_space::cases(),
         chaos_found::cases(),
+        found_by_review::cases(),
         chaos_short::cases(),
     ];
     harness::runner::main(cases.into_iter().flatten().collect())
