@@ -111,6 +111,11 @@ impl VolumeName {
     pub fn from_random(bytes: [u8; 32]) -> Self {
         Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
+
+    /// Whether it may be such a name. A person may have typed one, too.
+    pub fn is_made_up(&self) -> bool {
+        is_hex_64(&self.0)
+    }
 }
 
 impl ContainerId {
@@ -181,7 +186,8 @@ mod tests {
         {
             assert!(bad.parse::<VolumeName>().is_err(), "{bad}");
         }
-        assert_eq!(VolumeName::from_random([0xab; 32]).as_str(), "ab".repeat(32));
+        let made_up = VolumeName::from_random([0xab; 32]);
+        assert!(made_up.as_str() == "ab".repeat(32) && made_up.is_made_up());
     }
 
     #[test]

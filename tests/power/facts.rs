@@ -13,6 +13,10 @@ pub(super) enum Fact {
     Image(String),
     /// No image has this name or id.
     NoImage,
+    /// A volume of this name is there.
+    Volume(String),
+    /// No volume has this name.
+    NoVolume(String),
 }
 
 /// How far a container came.

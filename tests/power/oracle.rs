@@ -52,6 +52,7 @@ pub(super) fn judge(machine: &Machine<'_>, truth: Truth<'_>, depth: Depth) {
     let facts = truth.told.by(truth.at);
     judge_containers(&shown, truth.told, &facts);
     judge_images(machine, truth, &facts);
+    judge_volumes(machine, &shown, &facts);
     expect_nothing_left(machine, &shown);
     for container in &shown {
         // Its log was never promised; it must be readable as far as it is there.
@@ -95,14 +96,17 @@ fn judge_containers(shown: &[Shown], told: &Told, facts: &BTreeMap<&str, &Fact>)
                 assert!(found.is_some_and(|found| found.id == *id), "container {name} ({id}) is lost");
             }
             Fact::NoContainer => assert!(found.is_none(), "container {name} is there again"),
-            Fact::Container(..) | Fact::Image(_) | Fact::NoImage => {}
+            Fact::Container(..) | Fact::Image(_) | Fact::NoImage | Fact::Volume(_) | Fact::NoVolume(_) => {}
         }
     }
     for container in shown {
         let Shown { name, status, code, error, all, .. } = container;
         let fact = match facts.get(name.as_str()) {
             Some(Fact::Container(_, life)) => Some(*life),
-            Some(Fact::NoContainer | Fact::Image(_) | Fact::NoImage) | None => None,
+            Some(
+                Fact::NoContainer | Fact::Image(_) | Fact::NoImage | Fact::Volume(_) | Fact::NoVolume(_),
+            )
+            | None => None,
         };
         assert!(told.knows(name), "nobody has made container {name:?}: {all:#}");
         let is_unknown = *code == 255 && !error.is_empty() && error != "null";
@@ -119,6 +123,41 @@ fn judge_containers(shown: &[Shown], told: &Told, facts: &BTreeMap<&str, &Fact>)
     }
 }
 
+/// What was told is there, and what is listed is whole: its record, and what the image has at /etc, all of it or nothing. One
+/// without a name has a container.
+fn judge_volumes(machine: &Machine<'_>, shown: &[Shown], facts: &BTreeMap<&str, &Fact>) {
+    let sandbox = machine.sandbox;
+    let listed = sandbox.ok(&["volume", "ls", "--format", "{{.Name}} {{.Anonymous}} {{.Error}}"]);
+    let listed: Vec<Vec<&str>> = listed.lines().map(|line| line.splitn(3, ' ').collect()).collect();
+    for fact in facts.values() {
+        match fact {
+            Fact::Volume(name) => {
+                assert!(listed.iter().any(|volume| volume[0] == *name), "volume {name} is lost: {listed:?}");
+            }
+            Fact::NoVolume(name) => {
+                assert!(!listed.iter().any(|volume| volume[0] == *name), "volume {name} is there again");
+            }
+            Fact::Container(..) | Fact::NoContainer | Fact::Image(_) | Fact::NoImage => {}
+        }
+    }
+    for volume in &listed {
+        let (name, anonymous, error) = (volume[0], volume[1], volume.get(2).copied().unwrap_or_default());
+        assert!(error.is_empty(), "volume {name} is damaged: {error}");
+        let has_it = |container: &&Shown| container.all["Mounts"].to_string().contains(name);
+        assert!(anonymous == "false" || shown.iter().any(|one| has_it(&one)), "volume {name} is nobody's");
+        let data = sandbox.root().join("volumes").join(name).join("_data");
+        let passwd = fs::read_to_string(data.join("passwd")).ok();
+        let files = fs::read_dir(&data).map_or(0, |entries| entries.count());
+        let is_whole = match passwd {
+            Some(text) => {
+                text.contains("tester") && data.join("plain").exists() && data.join("group").exists()
+            }
+            None => files == 0,
+        };
+        assert!(is_whole, "volume {name} has {files} files, and is neither empty nor whole");
+    }
+}
+
 /// Whoever is listed is whole: every layer is what was unpacked, byte for byte, mode for mode.
 fn judge_images(machine: &Machine<'_>, truth: Truth<'_>, facts: &BTreeMap<&str, &Fact>) {
     let root = machine.sandbox.root();
@@ -132,7 +171,7 @@ fn judge_images(machine: &Machine<'_>, truth: Truth<'_>, facts: &BTreeMap<&str, 
                 "image {whom} ({id}) is lost; there are {listed:?}"
             ),
             Fact::NoImage => assert!(found.is_none(), "image {whom} is there again: {listed:?}"),
-            Fact::Container(..) | Fact::NoContainer => {}
+            Fact::Container(..) | Fact::NoContainer | Fact::Volume(_) | Fact::NoVolume(_) => {}
         }
     }
     if !listed.is_empty() {
@@ -225,7 +264,10 @@ fn use_it(machine: &Machine<'_>, shown: &[Shown]) {
     }
     let ids: Vec<&str> = shown.iter().map(|container| container.id.as_str()).collect();
     if !ids.is_empty() {
-        sandbox.ok(&[&["rm"], &ids[..]].concat());
+        sandbox.ok(&[&["rm", "-v"], &ids[..]].concat());
+    }
+    for volume in sandbox.ok(&["volume", "ls", "-q"]).lines() {
+        sandbox.ok(&["volume", "rm", volume]);
     }
     for image in images.lines() {
         sandbox.ok(&["rmi", image]);

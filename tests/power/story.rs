@@ -49,10 +49,12 @@ pub(super) enum Chapter {
     Remove,
     /// What a running container has changed becomes an image, and another one of the same name.
     Commit,
+    /// Volumes: made, filled with what the image has, removed with a container and by name.
+    Volumes,
 }
 
 /// All of them, in the order of the story.
-pub(super) const CHAPTERS: [Chapter; 11] = [
+pub(super) const CHAPTERS: [Chapter; 12] = [
     Chapter::Import,
     Chapter::Create,
     Chapter::RunDetached,
@@ -64,6 +66,7 @@ pub(super) const CHAPTERS: [Chapter; 11] = [
     Chapter::Again,
     Chapter::Remove,
     Chapter::Commit,
+    Chapter::Volumes,
 ];
 
 impl Chapter {
@@ -81,6 +84,7 @@ impl Chapter {
             Chapter::Again => "again",
             Chapter::Remove => "rm",
             Chapter::Commit => "commit",
+            Chapter::Volumes => "volumes",
         }
     }
 
@@ -148,6 +152,7 @@ impl<'a> Player<'a> {
             Chapter::Again => self.chapter_again(),
             Chapter::Remove => self.chapter_remove(),
             Chapter::Commit => self.chapter_commit(),
+            Chapter::Volumes => self.chapter_volumes(),
         }
     }
 
@@ -261,6 +266,30 @@ impl<'a> Player<'a> {
             self.learn_layers();
             fs::write(&more, "").expect("the sandbox is ours");
         }
+        Ok(())
+    }
+
+    fn chapter_volumes(&mut self) -> Done {
+        self.volume("made", &["volume", "create", "--label", "of=story", "made"], Fact::Volume)?;
+        self.volume("idle", &["volume", "create", "idle"], Fact::Volume)?;
+        self.volume("idle", &["volume", "rm", "idle"], Fact::NoVolume)?;
+        let flags = ["-v", "made:/etc", "-v", "used:/etc/deep", "-v", "/etc"];
+        self.note("(volume) used", None);
+        self.run_foreground("filled", "exit 91", 91, &flags[..4])?;
+        self.note("(volume) used", Some(Fact::Volume("used".to_owned())));
+        self.run_foreground("anonymous", "exit 92", 92, &flags[4..])?;
+        self.remove("anonymous", &["rm", "-v", "anonymous"])?;
+        self.note("briefest", Some(Fact::NoContainer));
+        let brief = ["run", "-d", "--rm", "--name", "briefest", "-v", "/etc", image::NAME, "sleep", "1000"];
+        self.command(&brief, 0)?;
+        Ok(())
+    }
+
+    fn volume(&mut self, name: &str, command: &[&str], fact: impl Fn(String) -> Fact) -> Done {
+        let whom = format!("(volume) {name}");
+        self.note(&whom, None);
+        self.command(command, 0)?;
+        self.note(&whom, Some(fact(name.to_owned())));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::scenario::{self, COMMITTED, Done, IMPORTED, NAME, Scenario, Victim};
+use super::scenario::{self, COMMITTED, Done, IMPORTED, KEPT, NAME, Scenario, Victim};
 use crate::commit::instant::is_frozen;
 use crate::harness::{Sandbox, command::Output, holds_within, inspect, tree, wait_until};
 
@@ -81,7 +81,9 @@ pub(super) fn judge(sandbox: &Sandbox, question: Question, done: &Done) -> Optio
     }
     let changed = changed_since(sandbox, &before);
     if question.scenario != Scenario::Import {
-        sandbox.mysup(&["rm", "-f", NAME]).expect_code(0);
+        sandbox.mysup(&["rm", "-f", "-v", NAME]).expect_code(0);
+        let volumes = sandbox.ok(&["volume", "ls", "-q"]);
+        assert!(volumes.lines().all(|name| name == KEPT), "volumes without a container:\n{volumes}");
         sandbox.run(&["--rm", "--name", NAME], &["true"]).expect_code(0);
     }
     expect_no_panic(sandbox);

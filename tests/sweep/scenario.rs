@@ -165,6 +165,11 @@ fn script(scenario: Scenario, code: i32) -> String {
     format!("{trap}; {change}echo x > /proof/started; echo up; {work}; {end}")
 }
 
+/// A volume that is nobody's to remove, and its place.
+const KEPT_AT: &str = "kept:/kept";
+/// Its name.
+pub(super) const KEPT: &str = "kept";
+
 /// `mysup run FLAGS` with two nested volumes and the proof.
 fn run(sandbox: &Sandbox, scenario: Scenario, code: i32, flags: &[&str]) -> Output {
     let volume = |name: &str, to: &str| format!("{}:{to}", sandbox.place(name).display());
@@ -173,6 +178,8 @@ fn run(sandbox: &Sandbox, scenario: Scenario, code: i32, flags: &[&str]) -> Outp
     let mut line = vec!["run", "--name", NAME];
     line.extend_from_slice(flags);
     volumes.iter().for_each(|volume| line.extend(["-v", volume]));
+    // mysup's own: one that stays, and one without a name, which is filled with what the image has there.
+    [KEPT_AT, "/etc"].iter().for_each(|volume| line.extend(["-v", volume]));
     let script = script(scenario, code);
     line.extend([image::NAME, "sh", "-c", &script]);
     sandbox.mysup(&line)
@@ -233,8 +240,8 @@ pub(super) fn act(sandbox: &Sandbox, scenario: Scenario, victim: Victim, code: i
             Some(sandbox.mysup(&["wait", NAME]))
         }
         Scenario::Stop => Some(sandbox.mysup(&["stop", "-t", "1", NAME])),
-        Scenario::Remove => Some(sandbox.mysup(&["rm", NAME])),
-        Scenario::RemoveRunning => Some(sandbox.mysup(&["rm", "-f", NAME])),
+        Scenario::Remove => Some(sandbox.mysup(&["rm", "-v", NAME])),
+        Scenario::RemoveRunning => Some(sandbox.mysup(&["rm", "-f", "-v", NAME])),
         Scenario::Restart if victim == Victim::Supervisor => {
             sandbox.kill_supervisor();
             let started = start_at_gate(sandbox);

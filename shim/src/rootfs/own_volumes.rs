@@ -71,7 +71,7 @@ fn open(
         destination: mount.destination.clone(),
         source,
     })?;
-    let data = open_below(directory.as_fd(), layout::VOLUME_DATA).map_err(failed)?;
+    let data = open_below(directory.as_fd(), volume, layout::VOLUME_DATA).map_err(failed)?;
     let clone = namespace::clone_tree(data.as_fd(), "", true).map_err(failed)?;
     // It is on the state root's file system, without which nothing goes on anyway.
     DetachedVolume::new(mount, format!("volume {}", volume.name), clone, false)
@@ -83,11 +83,11 @@ fn open_directory(path: &str) -> Result<OwnedFd, SysError> {
 }
 
 /// A directory in a volume's own. What is mounted on it counts.
-fn open_below(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, SysError> {
+fn open_below(directory: BorrowedFd<'_>, volume: &VolumeMount, name: &str) -> Result<OwnedFd, SysError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::fs::openat2(directory, name, flags, Mode::empty(), resolve)
-        .call(|| format!("openat2(\"{name}\", O_DIRECTORY)"))
+        .call(|| format!("openat2(\"{}/{name}\", O_DIRECTORY)", volume.directory))
 }
 
 /// Held until `directory` is closed. Asked for again and again: a shim that was stopped may hold it for ever.
@@ -128,7 +128,7 @@ fn first_use(
         result => result.call(|| "statat(\"fresh\")")?,
     };
     if let Some(content) = content.filter(|_| !volume.no_copy)
-        && is_untouched(directory)?
+        && is_untouched(directory, volume)?
     {
         point::before(point::Step::FillVolume);
         if let Err(error) = fill(directory, volume, content.as_fd()) {
@@ -144,8 +144,8 @@ fn first_use(
 }
 
 /// Nobody has put anything into it, or mounted anything on it.
-fn is_untouched(directory: BorrowedFd<'_>) -> Result<bool, SysError> {
-    let data = open_below(directory, layout::VOLUME_DATA)?;
+fn is_untouched(directory: BorrowedFd<'_>, volume: &VolumeMount) -> Result<bool, SysError> {
+    let data = open_below(directory, volume, layout::VOLUME_DATA)?;
     if mountinfo::id_of(data.as_fd())? != mountinfo::id_of(directory)? {
         return Ok(false);
     }
@@ -159,7 +159,7 @@ fn is_untouched(directory: BorrowedFd<'_>) -> Result<bool, SysError> {
 fn fill(directory: BorrowedFd<'_>, volume: &VolumeMount, content: BorrowedFd<'_>) -> Result<(), SysError> {
     let (new, data) = (layout::VOLUME_COPY, layout::VOLUME_DATA);
     rustix::fs::mkdirat(directory, new, Mode::RWXU).call(|| format!("mkdirat(\"{new}\")"))?;
-    let target = open_below(directory, new)?;
+    let target = open_below(directory, volume, new)?;
     copy::tree(content, target.as_fd())?;
     if !volume.ephemeral {
         // One for all of it: an fsync(2) of each of thousands of files would be a transaction each.

@@ -96,7 +96,11 @@ async fn remove(operations: &Operations, volume: String) -> Result<(), WireError
             }
             Some(Err(Staying::Leaving)) => {
                 // Somebody else was faster: then there is none of that name, or a new one.
-                blocking(operations, move |store| Ok(store.wait_until_gone(&name))).await?;
+                let wait = move |store: &Store| {
+                    store.wait_until_gone(&name);
+                    Ok(())
+                };
+                blocking(operations, wait).await?;
             }
             Some(Err(staying)) => return Err(staying.to_wire(&name)),
             None => return Err(WireError::new(ErrorCode::System, "the registry gave no answer")),
@@ -152,9 +156,7 @@ pub(super) async fn settle(operations: &Operations) {
 }
 
 async fn try_to_settle(operations: &Operations) -> Result<(), WireError> {
-    let ephemeral = |volume: &Volume| volume.record.as_ref().is_ok_and(|record| record.ephemeral);
-    let volumes: Vec<Volume> =
-        blocking(operations, Store::list).await?.into_iter().filter(ephemeral).collect();
+    let volumes = blocking(operations, Store::ephemeral).await?;
     if volumes.is_empty() {
         return Ok(());
     }

@@ -53,9 +53,11 @@ impl Registry {
     pub(super) fn job_bury(&self, id: &ContainerId, leaving: Vec<Leaving>) {
         let (places, id) = (self.means.config.places(id), id.clone());
         let (sweeper, volumes) = (self.means.sweeper.clone(), self.means.volumes.clone());
+        let own = self.volumes_of(&id);
         let is_ephemeral = self.containers.get(&id).is_some_and(Container::is_ephemeral);
         self.job(
             move || {
+                volumes.discard_copies(&own);
                 for volume in &leaving {
                     match volumes.remove(volume) {
                         Err(error) if is_ephemeral => {
@@ -88,8 +90,10 @@ impl Registry {
 
     pub(super) fn job_record_failure(&self, id: &ContainerId, report: ExitReport) {
         let (places, id) = (self.means.config.places(id), id.clone());
+        let (volumes, own) = (self.means.volumes.clone(), self.volumes_of(&id));
         self.job(
             move || {
+                volumes.discard_copies(&own);
                 // Empty where no shim ever was; otherwise the shim has removed it.
                 let _ = fs::remove_dir(&places.run);
                 record_exit(&places, &report)

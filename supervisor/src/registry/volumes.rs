@@ -79,6 +79,13 @@ impl Registry {
         found
     }
 
+    /// The volumes of one container. Its shim may have died while it filled one.
+    pub(super) fn volumes_of(&self, id: &ContainerId) -> Vec<VolumeName> {
+        let record = self.containers.get(id).and_then(|container| container.record.as_ref().ok());
+        let mounts = record.map_or(&[][..], |record| &record.config.mounts);
+        of_mounts(mounts).filter_map(|volume| volume.name.parse().ok()).collect()
+    }
+
     /// Marks volumes as leaving, each of which no container has, or says why not.
     pub(super) fn leave_volumes(&self, names: &[VolumeName]) -> Vec<Result<Leaving, Staying>> {
         let users = self.volume_users();

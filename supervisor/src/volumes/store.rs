@@ -97,9 +97,25 @@ impl Store {
     /// # Errors
     /// If the directory cannot be read.
     pub(crate) fn list(&self) -> Result<Vec<Volume>, WireError> {
+        self.list_if(|_| true)
+    }
+
+    /// Those that are to be gone with their container. Blocks.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub(crate) fn ephemeral(&self) -> Result<Vec<Volume>, WireError> {
+        // At every start: the records of those with a name of somebody's need not be read.
+        let mut volumes = self.list_if(VolumeName::is_made_up)?;
+        volumes.retain(|volume| volume.record.as_ref().is_ok_and(|record| record.ephemeral));
+        Ok(volumes)
+    }
+
+    fn list_if(&self, wanted: impl Fn(&VolumeName) -> bool) -> Result<Vec<Volume>, WireError> {
         let failed = |error| file_error("read directory", &self.0.directory, error);
         let mut names: Vec<VolumeName> =
             self.names().map_err(failed)?.into_iter().filter_map(|name| name.parse().ok()).collect();
+        names.retain(wanted);
         names.sort();
         Ok(names.into_iter().filter_map(|name| self.look(name)).collect())
     }
@@ -195,23 +211,35 @@ impl Store {
             let path = self.0.directory.join(&name);
             let rubbish = if name.starts_with(NEW) {
                 trash::discard(&path, &self.0.trash)
-            } else if name.parse::<VolumeName>().is_ok() && is_directory(&path) {
+            } else if name.parse::<VolumeName>().is_ok() {
                 discard_copy(&path, &self.0.trash)
             } else {
                 continue;
             };
-            match rubbish {
-                Ok(false) => {}
-                Ok(true) => {
-                    tracing::info!(volume = name, "what was broken off in its making is removed");
-                    self.0.sweeper.wake();
-                }
-                Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "cannot discard what was broken off, continuing");
-                }
-            }
+            self.discarded(&name, rubbish);
         }
         Ok(())
+    }
+
+    /// Throws away the half copies in these volumes, that a shim left when it died. Blocks; what resists is logged and left
+    /// to the next use, or the next start.
+    pub(crate) fn discard_copies(&self, names: &[VolumeName]) {
+        for name in names {
+            self.discarded(name.as_str(), discard_copy(&self.path(name), &self.0.trash));
+        }
+    }
+
+    fn discarded(&self, name: &str, rubbish: io::Result<bool>) {
+        match rubbish {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(volume = name, "what was broken off in its making is removed");
+                self.0.sweeper.wake();
+            }
+            Err(error) => {
+                tracing::warn!(volume = name, %error, "cannot discard what was broken off, continuing");
+            }
+        }
     }
 
     /// A volume that was to go is still there: it is tried again.
@@ -249,7 +277,7 @@ fn is_directory(path: &Path) -> bool {
 /// The half copy in a volume's directory, unless a shim works on it: that one has the lock.
 fn discard_copy(volume: &Path, trash: &Path) -> io::Result<bool> {
     let copy = volume.join(layout::VOLUME_COPY);
-    if copy.symlink_metadata().is_err() {
+    if !is_directory(volume) || copy.symlink_metadata().is_err() {
         return Ok(false);
     }
     let directory = File::open(volume)?;
