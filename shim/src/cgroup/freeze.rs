@@ -4,6 +4,8 @@
 //! What is frozen has left the kernel: no write(2) of it is half done. SIGKILL ends what the unified tree has frozen; what
 //! version 1 has frozen dies when it is thawed.
 
+use rustix::io::Errno;
+
 use super::Directory;
 use crate::error::SysError;
 
@@ -19,10 +21,9 @@ pub(super) const THAWED: &str = "THAWED";
 /// # Errors
 /// If there is no freezer among them, or it cannot be written.
 pub(crate) fn freeze(directories: &[Directory]) -> Result<(), SysError> {
-    match freezer(directories) {
-        Some((directory, FREEZE)) => directory.write(FREEZE, "1"),
-        Some((directory, file)) => directory.write(file, "FROZEN"),
-        None => {
+    match set(directories, "1", "FROZEN")? {
+        true => Ok(()),
+        false => {
             let none = std::io::Error::from(std::io::ErrorKind::Unsupported);
             Err(SysError::new("freeze the container without a freezer among its cgroups", none))
         }
@@ -34,12 +35,19 @@ pub(crate) fn freeze(directories: &[Directory]) -> Result<(), SysError> {
 /// # Errors
 /// If that cannot be read.
 pub(crate) fn is_frozen(directories: &[Directory]) -> Result<bool, SysError> {
-    match freezer(directories) {
-        Some((directory, FREEZE)) => Ok(directory.read(EVENTS)?.lines().any(|line| line == "frozen 1")),
-        // FREEZING until the last one stands still; reading makes the kernel look again.
-        Some((directory, file)) => Ok(directory.read(file)?.trim() == "FROZEN"),
-        None => Ok(false),
+    for directory in directories {
+        if let Some(word) = directory.read(EVENTS)?.lines().find_map(|line| line.strip_prefix("frozen ")) {
+            return Ok(word == "1");
+        }
     }
+    for directory in directories {
+        match directory.read(STATE)?.trim() {
+            "" => {}
+            // FREEZING until the last one stands still; reading makes the kernel look again.
+            state => return Ok(state == "FROZEN"),
+        }
+    }
+    Ok(false)
 }
 
 /// Lets all of it go on, whoever froze it.
@@ -47,14 +55,20 @@ pub(crate) fn is_frozen(directories: &[Directory]) -> Result<bool, SysError> {
 /// # Errors
 /// If it cannot be written.
 pub(crate) fn thaw(directories: &[Directory]) -> Result<(), SysError> {
-    match freezer(directories) {
-        Some((directory, FREEZE)) => directory.write(FREEZE, "0"),
-        Some((directory, file)) => directory.write(file, THAWED),
-        None => Ok(()),
-    }
+    set(directories, "0", THAWED).map(drop)
 }
 
-fn freezer(directories: &[Directory]) -> Option<(&Directory, &'static str)> {
-    let with = |file: &'static str| Some((directories.iter().find(|directory| directory.has(file))?, file));
-    with(FREEZE).or_else(|| with(STATE))
+/// Writes to the freezer of the unified tree, or of version 1; false if there is none. Only a file that is not there is
+/// no freezer: an error of the moment must not look like that.
+fn set(directories: &[Directory], unified: &str, old: &str) -> Result<bool, SysError> {
+    for (file, value) in [(FREEZE, unified), (STATE, old)] {
+        for directory in directories {
+            match directory.write(file, value) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.errno() == Some(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(false)
 }

@@ -31,9 +31,10 @@ fn kill(directory: &Directory) -> Result<(), SysError> {
         return directory.write("cgroup.kill", "1");
     }
     let killed: Vec<_> = directory.processes()?.into_iter().map(|pid| kill_member(directory, pid)).collect();
-    if directory.has(freeze::STATE) {
-        // What is frozen here dies when it goes on.
-        directory.write(freeze::STATE, freeze::THAWED)?;
+    // What version 1 has frozen dies when it goes on.
+    match directory.write(freeze::STATE, freeze::THAWED) {
+        Err(error) if error.errno() != Some(rustix::io::Errno::NOENT) => return Err(error),
+        Ok(()) | Err(_) => {}
     }
     killed.into_iter().collect()
 }
