@@ -25,6 +25,14 @@ pub(crate) fn surround(kind: Kind, frame: Vec<u8>) -> Vec<u8> {
     match kind {
         Kind::FromShim => [unknown, frame].concat(),
         Kind::ToShim => [frame, unknown].concat(),
-        Kind::Request | Kind::Response | Kind::ExitRecord | Kind::TeardownRecord | Kind::Journal => frame,
+        // Progress and what is said to and of mysup-registry stay between programs of one build.
+        Kind::Request
+        | Kind::Response
+        | Kind::ExitRecord
+        | Kind::TeardownRecord
+        | Kind::Journal
+        | Kind::Progress
+        | Kind::ToRegistry
+        | Kind::FromRegistry => frame,
     }
 }

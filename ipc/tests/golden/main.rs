@@ -5,7 +5,9 @@
 //! `MYSUP_GOLDEN=add cargo test -p mysup-ipc` adds lines that are missing, and never changes one. The release that appends
 //! a field begins a new file at the head of `RELEASES`; the old ones stay.
 
+mod commits;
 mod named;
+mod registry;
 mod samples;
 mod storage;
 

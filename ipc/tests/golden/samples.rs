@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fmt::Debug};
 use mysup_ipc::{
     api::{ImageInfo, Request, Response, SupervisorInfo},
     codec::Message,
-    commits::CommitRequest,
     container::{ContainerConfig, ContainerInfo, ContainerState, ImageSource},
     error::{ErrorCode, WireError},
     exit::{ExitReport, ExitStatus},
@@ -16,13 +15,17 @@ use mysup_ipc::{
         AttachPlan, ContainerPlan, Lifetime, Limits, LogPlan, MountPlan, MountSource, Network, ProcessPlan,
         Rlimit, RootfsPlan, StopPlan, StorageDriver, TerminalSize,
     },
-    progress::{Progress, ProgressStep},
-    registry::{FromRegistry, PullOrder, Pulled, PushOrder, ToRegistry, Trust},
+    progress::ProgressStep,
     shim::{AdoptOrder, FromShim, Role, ShimReport, Stream, TeardownOrder, ToShim},
     teardown::{Holder, JournalEntry, Outcome, StepKind, TeardownReport, TeardownStep},
 };
 
-use crate::{named::Named, storage};
+use crate::{
+    commits::commit_requests,
+    named::Named,
+    registry::{from_registry, progress, to_registry},
+    storage,
+};
 
 /// A message or record with its bytes of today.
 pub(crate) struct Sample {
@@ -79,7 +82,7 @@ pub(crate) fn id() -> ContainerId {
     "ab".repeat(32).parse().expect("an id")
 }
 
-fn digest() -> Digest {
+pub(crate) fn digest() -> Digest {
     format!("sha256:{}", "cd".repeat(32)).parse().expect("a digest")
 }
 
@@ -279,23 +282,6 @@ fn requests() -> Vec<Request> {
     all
 }
 
-fn commit_requests() -> impl Iterator<Item = CommitRequest> {
-    let container = || text("one");
-    [
-        CommitRequest::Commit {
-            container: container(),
-            name: Some(text("a:b")),
-            author: text("me"),
-            message: text("m"),
-            changes: texts(&["CMD x"]),
-            pause: true,
-        },
-        CommitRequest::Export { container: container(), pause: true },
-        CommitRequest::Diff { container: container() },
-    ]
-    .into_iter()
-}
-
 fn image_requests() -> impl Iterator<Item = ImageRequest> {
     let images = || texts(&["a", "b:c"]);
     let save = |format, compression| ImageRequest::Save { images: images(), format, compression };
@@ -444,37 +430,6 @@ const PROGRESS: [ProgressStep; 11] = [
     ProgressStep::Uploaded,
     ProgressStep::KnownThere,
 ];
-
-fn progress(step: ProgressStep) -> Progress {
-    Progress { part: text("0123456789ab"), step, done: 91, total: 92 }
-}
-
-fn to_registry() -> Vec<ToRegistry> {
-    let trust = || Trust { certificates: Some(text("/certs")), anybody: true };
-    let order = PullOrder { reference: text("a:b"), platform: Some(text("linux/amd64")), trust: trust() };
-    let push = PushOrder { reference: text("a:b"), others: texts(&["c"]), trust: trust() };
-    let (server, user, secret) = (text("host"), text("me"), text("word"));
-    vec![
-        ToRegistry::Pull(order),
-        ToRegistry::Present(2),
-        ToRegistry::Push(push),
-        ToRegistry::Login { server, user, secret, trust: trust() },
-        ToRegistry::Logout { server: text("host") },
-    ]
-}
-
-fn from_registry() -> Vec<FromRegistry> {
-    let (name, tag) = (text("host/a:b"), Some(text("host/a:b")));
-    let pulled = Pulled { name: name.clone(), tag, digest: digest(), manifest: digest(), image: digest() };
-    vec![
-        FromRegistry::Layers(vec![digest()]),
-        FromRegistry::Progress(progress(ProgressStep::Resuming)),
-        FromRegistry::Pulled(pulled),
-        FromRegistry::Pushed { name, digest: digest(), size: 93 },
-        FromRegistry::Done(text("done")),
-        FromRegistry::Failed(text("why")),
-    ]
-}
 
 /// All samples.
 pub(crate) fn all() -> Vec<Sample> {
