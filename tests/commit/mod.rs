@@ -1,5 +1,10 @@
 //! `commit`, `export`, `diff`: what a container has changed, to the byte and to the nanosecond, and of one instant.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what a program in the container does, on trees of the test's own"
+)]
+
 mod awkward;
 mod changing;
 mod deaths;
