@@ -15,6 +15,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    audience::Audience,
     bundle::Bundle,
     cancel::Cancel,
     census,
@@ -206,7 +207,8 @@ pub fn manifest(bytes: &[u8]) {
         }
         fs::write(work.0.join("given"), tar.into_inner().expect("writing to memory")).expect("it is ours");
         let given = File::open(work.0.join("given")).expect("it was written");
-        let bundle = Bundle::open(given.into(), &layers, &limits(), &cancel).expect("it is a tar");
+        let bundle = Bundle::open(given.into(), &layers, &limits(), (&cancel, &Audience::default()))
+            .expect("it is a tar");
         for image in incoming::all(&bundle, &limits(), &cancel).unwrap_or_default() {
             assert_eq!(image.diff_ids.len(), image.layers.len());
         }
