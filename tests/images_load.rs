@@ -106,6 +106,8 @@ fn labels_and_annotations_are_never_policy(sandbox: &Sandbox) {
     specimen.config["config"]["Labels"] = labels.clone();
     specimen.config["annotations"] = labels;
     specimen.config["config"]["User"] = Value::from("0");
+    // One more mount would be right, and would hide one that is not.
+    specimen.config["config"]["Volumes"] = Value::Null;
     sandbox.image();
     load(sandbox, &specimen, NAME);
     let script = "grep Cap /proc/1/status; grep -c . /proc/mounts; cat /proc/self/cgroup | wc -l";
