@@ -173,9 +173,11 @@ fn busy_silent_volume_names_its_holder_and_heals(sandbox: &Sandbox) {
     sandbox.stop_unfinished("stuck");
     sandbox.wait_status("stuck", "leftover");
     assert_eq!(sandbox.ok(&["wait", "stuck"]), code.to_string());
-    let output = sandbox.mysup(&["rm", "stuck"]);
     let pid = holder.pid().to_string();
-    assert!(output.code != 0 && output.errors().contains(&pid), "it names pid {pid}\n{output}");
+    wait_until("it names who holds the volume", || {
+        let output = sandbox.mysup(&["rm", "stuck"]);
+        output.code != 0 && output.errors().contains(&pid)
+    });
     others_answer(sandbox, "a busy volume that is silent", "other", true);
     let doctor = sandbox.mysup(&["doctor"]);
     assert!(doctor.text().contains(&pid), "doctor names pid {pid}\n{doctor}");

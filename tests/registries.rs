@@ -69,7 +69,7 @@ pub(crate) fn expect_nothing(sandbox: &Sandbox) {
     assert_eq!(sandbox.ok(&["images", "-q"]), "");
     let layers = fs::read_dir(sandbox.root().join("layers")).map_or(0, Iterator::count);
     assert_eq!(layers, 0, "{:?}", tree::paths(&sandbox.root(), &[]));
-    let known = ["containers", "images", "layers", "lock", "trash"];
+    let known = ["containers", "images", "layers", "lock", "trash", "volumes"];
     let names = fs::read_dir(sandbox.root()).expect("it is there").flatten();
     let strange = names.filter(|entry| !known.contains(&&*entry.file_name().to_string_lossy())).count();
     assert_eq!(strange, 0, "{:?}", tree::paths(&sandbox.root(), &[]));

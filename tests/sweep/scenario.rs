@@ -179,7 +179,11 @@ fn run(sandbox: &Sandbox, scenario: Scenario, code: i32, flags: &[&str]) -> Outp
     line.extend_from_slice(flags);
     volumes.iter().for_each(|volume| line.extend(["-v", volume]));
     // mysup's own: one that stays, and one without a name, which is filled with what the image has there.
-    [KEPT_AT, "/etc"].iter().for_each(|volume| line.extend(["-v", volume]));
+    line.extend(["-v", KEPT_AT]);
+    if scenario != Scenario::Commit {
+        // What is changed in a volume is in no image.
+        line.extend(["-v", "/etc"]);
+    }
     let script = script(scenario, code);
     line.extend([image::NAME, "sh", "-c", &script]);
     sandbox.mysup(&line)
