@@ -25,7 +25,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{copy, resolve, volumes::DetachedVolume};
+use super::{copy, open_directory, resolve, volumes::DetachedVolume};
 use crate::{
     error::{Call, StartError, SysError},
     mountinfo, namespace,
@@ -75,11 +75,6 @@ fn open(
     let clone = namespace::clone_tree(data.as_fd(), "", true).map_err(failed)?;
     // It is on the state root's file system, without which nothing goes on anyway.
     DetachedVolume::new(mount, format!("volume {}", volume.name), clone, false)
-}
-
-fn open_directory(path: &str) -> Result<OwnedFd, SysError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).call(|| format!("open(\"{path}\", O_DIRECTORY)"))
 }
 
 /// A directory in a volume's own. What is mounted on it counts.

@@ -24,8 +24,7 @@ use super::{
 /// # Errors
 /// If the format makes no sense or the supervisor cannot be reached.
 pub(crate) fn inspect(instance: &Instance, args: &InspectArgs) -> Result<u8, CliError> {
-    let format = args.format.as_deref().filter(|format| !format.is_empty() && *format != "json");
-    let template = format.map(|text| Template::parse(&table::unescape(text))).transpose()?;
+    let shape = Shape::parse(args.format.as_deref())?;
     let mut client = instance.connect()?;
     let mut found = Vec::new();
     let mut errors = Vec::new();
@@ -36,19 +35,46 @@ pub(crate) fn inspect(instance: &Instance, args: &InspectArgs) -> Result<u8, Cli
             Err(error) => return Err(error),
         }
     }
-    match (&template, args.format.as_deref()) {
-        (Some(template), _) => {
-            for value in &found {
-                output::print_line(&template.render(value)?)?;
+    shape.print(found, &errors)
+}
+
+/// How documents are shown: as an array, or by a template's text for each.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    template: Option<Template>,
+    dense: bool,
+}
+
+impl Shape {
+    /// What `--format` asks for.
+    ///
+    /// # Errors
+    /// If it makes no sense.
+    pub(crate) fn parse(format: Option<&str>) -> Result<Self, CliError> {
+        let text = format.filter(|format| !format.is_empty() && *format != "json");
+        let template = text.map(|text| Template::parse(&table::unescape(text))).transpose()?;
+        Ok(Self { template, dense: format == Some("json") })
+    }
+
+    /// Prints what was found, then complains of what was not; the exit code says whether there was any.
+    ///
+    /// # Errors
+    /// If it cannot be printed, or the template does not fit.
+    pub(crate) fn print(&self, found: Vec<Value>, errors: &[CliError]) -> Result<u8, CliError> {
+        match &self.template {
+            Some(template) => {
+                for value in &found {
+                    output::print_line(&template.render(value)?)?;
+                }
             }
+            None if self.dense => output::print_line(&Value::Array(found).to_string())?,
+            None => output::print_line(&pretty(&Value::Array(found)))?,
         }
-        (None, Some("json")) => output::print_line(&Value::Array(found).to_string())?,
-        (None, _) => output::print_line(&pretty(&Value::Array(found)))?,
+        for error in errors {
+            output::complain_of(error);
+        }
+        Ok(u8::from(!errors.is_empty()))
     }
-    for error in &errors {
-        output::complain_of(error);
-    }
-    Ok(u8::from(!errors.is_empty()))
 }
 
 /// JSON with docker's indent of four.

@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::ask;
 use crate::cli::{
-    args::image::InspectImageArgs, client::Instance, describe, error::CliError, inspect::pretty, output,
-    table, template::Template,
+    args::image::InspectImageArgs, client::Instance, describe, error::CliError, inspect::Shape,
 };
 
 /// Fields of docker's `Config` that scripts read, with what they are when the image has none.
@@ -33,8 +32,7 @@ const CONFIG: [&str; 12] = [
 /// # Errors
 /// If the format makes no sense or the supervisor cannot be reached.
 pub(super) fn inspect(instance: &Instance, args: &InspectImageArgs) -> Result<u8, CliError> {
-    let format = args.format.as_deref().filter(|format| !format.is_empty() && *format != "json");
-    let template = format.map(|text| Template::parse(&table::unescape(text))).transpose()?;
+    let shape = Shape::parse(args.format.as_deref())?;
     let mut client = instance.connect()?;
     let mut found = Vec::new();
     let mut errors = Vec::new();
@@ -47,19 +45,7 @@ pub(super) fn inspect(instance: &Instance, args: &InspectImageArgs) -> Result<u8
             Err(error) => return Err(error),
         }
     }
-    match (&template, args.format.as_deref()) {
-        (Some(template), _) => {
-            for value in &found {
-                output::print_line(&template.render(value)?)?;
-            }
-        }
-        (None, Some("json")) => output::print_line(&Value::Array(found).to_string())?,
-        (None, _) => output::print_line(&pretty(&Value::Array(found)))?,
-    }
-    for error in &errors {
-        output::complain_of(error);
-    }
-    Ok(u8::from(!errors.is_empty()))
+    shape.print(found, &errors)
 }
 
 fn document(details: &ImageDetails) -> Value {

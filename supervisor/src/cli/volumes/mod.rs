@@ -16,9 +16,8 @@ use super::{
     client::{Client, Instance},
     describe,
     error::CliError,
-    inspect::pretty,
-    output, table,
-    template::Template,
+    inspect::Shape,
+    output,
     values::{Invalid, word},
 };
 
@@ -72,8 +71,7 @@ fn create(instance: &Instance, args: &CreateVolumeArgs) -> Result<u8, CliError> 
 
 /// Prints an array of what was found, or a template's text for each.
 fn inspect(instance: &Instance, args: &InspectVolumeArgs) -> Result<u8, CliError> {
-    let format = args.format.as_deref().filter(|format| !format.is_empty() && *format != "json");
-    let template = format.map(|text| Template::parse(&table::unescape(text))).transpose()?;
+    let shape = Shape::parse(args.format.as_deref())?;
     let mut client = instance.connect()?;
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for volume in &args.volumes {
@@ -83,19 +81,7 @@ fn inspect(instance: &Instance, args: &InspectVolumeArgs) -> Result<u8, CliError
             Err(error) => return Err(error),
         }
     }
-    match (&template, args.format.as_deref()) {
-        (Some(template), _) => {
-            for value in &found {
-                output::print_line(&template.render(value)?)?;
-            }
-        }
-        (None, Some("json")) => output::print_line(&Value::Array(found).to_string())?,
-        (None, _) => output::print_line(&pretty(&Value::Array(found)))?,
-    }
-    for error in &errors {
-        output::complain_of(error);
-    }
-    Ok(u8::from(!errors.is_empty()))
+    shape.print(found, &errors)
 }
 
 fn document(volume: &VolumeInfo) -> Value {
