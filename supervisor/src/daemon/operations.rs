@@ -349,8 +349,18 @@ impl Operations {
                 (Err(_), Volumes::Anonymous) => self.volumes_made_for(id).await?,
                 (_, volumes) => volumes.anonymous(),
             };
-            return self.registry.remove(id, anonymous).await;
+            let outcome = self.registry.remove(id, anonymous).await;
+            let refused = outcome.as_ref().is_err_and(|error| error.code == ErrorCode::Conflict);
+            if refused && how == Removal::Force && Instant::now() < deadline && self.is_live(id).await {
+                // Somebody has started it since it was looked at.
+                continue;
+            }
+            return outcome;
         }
+    }
+
+    async fn is_live(&self, id: &ContainerId) -> bool {
+        self.registry.look(id).await.is_ok_and(|look| matches!(look.state, State::Live(_)))
     }
 
     /// The record of a container that could tell is damaged; those of its volumes may be whole.
