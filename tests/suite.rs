@@ -19,6 +19,7 @@ mod exec_errors;
 mod exit_status;
 mod fallbacks;
 mod found_by_review;
+mod found_by_review_supervisor;
 mod harness;
 mod images;
 mod images_hostile;
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
         protocol::cases(),
         cgroup_layouts::cases(),
         fallbacks::cases(),
+        found_by_review_supervisor::cases(),
         supervisor_kill::cases(),
         shim_kill::cases(),
         storm::cases(),

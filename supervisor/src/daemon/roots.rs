@@ -15,11 +15,9 @@ use mysup_ipc::{
 use crate::{
     config::Config,
     error::Error,
-    registry::recover::Boot,
+    registry::recover::{Boot, KERNEL_BOOT_ID},
     sys::{self, LockRefusal, RunLock},
 };
-
-const KERNEL_BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Makes and checks the roots and takes their locks.
 pub(super) fn take(config: &Config) -> Result<Vec<RunLock>, Error> {

@@ -5,24 +5,21 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::{fd::AsFd, unix::fs::DirBuilderExt},
+    os::unix::fs::DirBuilderExt,
     path::Path,
     sync::Arc,
 };
 
-use mysup_ipc::{
-    error::WireError,
-    exit::ExitReport,
-    id::ContainerId,
-    layout, point,
-    record::{self, Durability, ReadError},
-};
+use mysup_ipc::{error::WireError, exit::ExitReport, id::ContainerId, layout, point, record::Durability};
 
 use super::{Registry, Reply, container::Container, record::Record, recover::Found, trash::move_into};
 use crate::{
     config::{Config, Places},
     error::{file_error, system_failure},
-    shim_link::{lost::recorded_exit, sweep::Sweeper},
+    shim_link::{
+        lost::{record_exit, recorded_exit},
+        sweep::Sweeper,
+    },
     volumes::Leaving,
 };
 
@@ -236,20 +233,4 @@ fn try_bury(places: &Places, sweeper: &Sweeper) -> Result<(), WireError> {
         return Err(file_error("sync", parent, error));
     }
     Ok(())
-}
-
-/// Writes an exit record unless there is one: the first durable value wins, and one that is damaged is none. Only for
-/// containers without a shim.
-pub(super) fn record_exit(places: &Places, report: &ExitReport) -> io::Result<()> {
-    match record::read::<ExitReport>(&places.state.join(layout::EXIT)) {
-        Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Short { .. }) => {}
-        Ok(Some(_)) => return Ok(()),
-        // It may be whole, and a disk that works again may give it.
-        Err(ReadError::Io { source, .. }) => return Err(source),
-    }
-    let directory = File::open(&places.state)?;
-    point::before(point::Step::UnseenExit);
-    let written = record::write(directory.as_fd(), layout::EXIT, report, Durability::Durable);
-    point::after(point::Step::UnseenExit);
-    written
 }

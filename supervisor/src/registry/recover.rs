@@ -32,9 +32,12 @@ use super::{
 use crate::{
     config::{Config, Places},
     error::{Error, chain},
-    shim_link::{entry::Entry, sweep::Sweeper},
+    shim_link::{entry::Entry, journal, lost::record_exit, sweep::Sweeper},
     sys,
 };
+
+/// Which boot this is: proc_sys_kernel(5).
+pub(crate) const KERNEL_BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A container that was found.
 pub(crate) struct Found {
@@ -124,13 +127,16 @@ fn id_of(entry: &DirEntry) -> Option<ContainerId> {
 }
 
 /// Run directories of another boot: what they stood for went with it. A lock that is held all the same belongs to
-/// somebody who lives now.
+/// somebody who lives now, and a journal of this boot outweighs a `boot-id` that somebody has removed.
 fn discard_other_boot(config: &Config) -> Result<(), Error> {
+    let now = fs::read_to_string(KERNEL_BOOT_ID).map_err(Error::file("read", KERNEL_BOOT_ID))?;
     for entry in entries(&config.run_containers())? {
         let path = entry.path();
         let locked = id_of(&entry).is_some_and(|id| is_locked(&config.places(&id)));
         if locked {
             tracing::warn!(path = %path.display(), "in use although it is of another boot, left alone, continuing");
+        } else if journal::boot(&path).map_or(true, |begun| begun.as_deref() == Some(now.trim())) {
+            tracing::warn!(path = %path.display(), "of this boot, although the run root does not say so, continuing");
         } else if let Err(error) = trash::discard(&path, &config.run_trash()) {
             tracing::warn!(%error, path = %path.display(), "cannot discard a run directory of another boot, continuing");
         }
@@ -156,7 +162,8 @@ fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
         discard(&places);
         return None;
     }
-    if !locked && boot == Boot::Other && record::is_ephemeral(&places.state) {
+    // One that is still there is of this boot.
+    if !locked && boot == Boot::Other && !exists(&places.run) && record::is_ephemeral(&places.state) {
         tracing::info!(container = %id, "it was to leave nothing (--rm), and the machine was restarted: removed");
         discard(&places);
         return None;
@@ -237,7 +244,7 @@ fn at_rest(mut found: Found, places: &Places, mut ran: bool, boot: Boot, damage:
         }
         if (record.launched || damage.exit.is_some()) && found.exit.is_none() {
             let report = unseen_end(boot, damage.exit.as_deref());
-            if let Err(error) = jobs::record_exit(places, &report) {
+            if let Err(error) = record_exit(places, &report) {
                 tracing::warn!(container = %found.id, %error, "cannot record an unknown end, continuing");
             }
             found.exit = Some(report);

@@ -33,41 +33,79 @@ const REAPED: Duration = Duration::from_secs(1);
 /// Between two looks for that.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Whether a new shim can go on: the program was released, its end is in no record, and its init can be held.
-pub(super) async fn is_possible(init: &mut Init, places: &Places) -> bool {
+/// Whether a new shim can go on.
+pub(super) enum Possible {
+    /// The program was released, its end is in no record, and its init is held.
+    Yes,
+    /// One of that is not so.
+    No,
+    /// Not even this can be found out now (no descriptor, no memory).
+    NotKnown(String),
+}
+
+/// Why no new shim goes on.
+pub(super) enum Refusal {
+    /// None could be started.
+    NotStarted(String),
+    /// It was started, and did not adopt.
+    ByShim(String),
+}
+
+/// Whether a new shim can go on with a container.
+pub(super) async fn is_possible(init: &mut Init, places: &Places) -> Possible {
     let places = places.clone();
-    let read = move || (lost::recorded_exit(&places).is_some(), journal::released(&places.run), places);
-    // Fails only when the runtime ends, and we with it.
-    let Ok((recorded, Some(released), places)) = tokio::task::spawn_blocking(read).await else {
-        return false;
+    let read = move || match (lost::try_recorded_exit(&places), journal::released(&places.run)) {
+        (Ok(exit), Ok(released)) => Ok((exit.is_some(), released, places)),
+        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+    };
+    let (recorded, released, places) = match tokio::task::spawn_blocking(read).await {
+        Ok(Ok((recorded, Some(released), places))) => (recorded, released, places),
+        Ok(Ok((_, None, _))) => return Possible::No,
+        Ok(Err(reason)) => return Possible::NotKnown(reason),
+        // Only when the runtime ends, and we with it.
+        Err(error) => return Possible::NotKnown(error.to_string()),
     };
     if recorded || start::failure_when_over(&places).await.is_some() {
-        return false;
-    }
-    if init.pidfd.is_none() {
-        let id = places.state.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        init.pidfd = sys::pidfd_in_cgroup(released.init_pid, &id);
+        return Possible::No;
     }
     init.pid.get_or_insert(released.init_pid);
     init.started_at.get_or_insert(released.at);
-    init.pidfd.is_some()
+    if init.pidfd.is_none() {
+        let id = places.state.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        init.pidfd = sys::pidfd_in_cgroup(released.init_pid, &id);
+        // It says the same if there was no descriptor for the look.
+        if init.pidfd.is_none() {
+            if let Err(error) = descriptors_for_a_look() {
+                return Possible::NotKnown(error.to_string());
+            }
+            init.pidfd = sys::pidfd_in_cgroup(released.init_pid, &id);
+        }
+    }
+    if init.pidfd.is_some() { Possible::Yes } else { Possible::No }
+}
+
+/// An error if there are not as many descriptors as a look at a process needs.
+fn descriptors_for_a_look() -> io::Result<()> {
+    let open = || std::fs::File::open("/proc/self/stat");
+    let _both = (open()?, open()?);
+    Ok(())
 }
 
 /// Starts a shim that is to adopt; gives its pid and its connection.
-pub(super) async fn start(spawner: &Spawner, places: &Places, init: &Init) -> Result<(u32, Framed), String> {
+pub(super) async fn start(spawner: &Spawner, places: &Places, init: &Init) -> Result<(u32, Framed), Refusal> {
     let spawner = spawner.clone();
     let spawned = tokio::task::spawn_blocking(move || spawner.adopt())
         .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| Refusal::NotStarted(error.to_string()))?
+        .map_err(|error| Refusal::NotStarted(format!("start mysup-shim: {}", chain(&error))))?;
     let order = AdoptOrder { state_dir: text(&places.state), run_dir: text(&places.run) };
     let descriptors: Vec<BorrowedFd<'_>> = init.pidfd.iter().chain(&init.kept).map(AsFd::as_fd).collect();
-    let greet = async {
-        let mut shim = Framed::new(UnixStream::from_std(spawned.control)?);
-        shim.send_with(&ToShim::Adopt(order), &descriptors, SEND).await?;
-        Ok(shim)
-    };
-    let shim = greet.await.map_err(|error: FramedError| chain(&error))?;
+    let control = UnixStream::from_std(spawned.control)
+        .map_err(|error| Refusal::NotStarted(format!("watch its connection: {error}")))?;
+    let mut shim = Framed::new(control);
+    shim.send_with(&ToShim::Adopt(order), &descriptors, SEND)
+        .await
+        .map_err(|error| Refusal::ByShim(chain(&error)))?;
     Ok((spawned.pid, shim))
 }
 

@@ -16,9 +16,11 @@ pub(super) const LOCK_END: Duration = Duration::from_millis(500);
 pub(super) const LOOK: Duration = Duration::from_millis(5);
 /// Between two tries to reach a silent shim.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
+/// The first pause between two tries to start a shim for a dead one; they grow up to `RETRY`.
+pub(super) const FIRST_RETRY: Duration = Duration::from_millis(20);
 /// A shim that refuses a connection may be about to end: its lock is free in a moment. After this it is called silent.
 pub(super) const ENDING: Duration = Duration::from_secs(5);
-/// Shims that may fail to adopt, one after another, before the container is ended.
+/// Shims that were started and may fail to adopt, one after another, before the container is ended.
 pub(super) const ADOPTIONS: u32 = 3;
-/// Teardown processes that may die before we give up until somebody asks again.
+/// Teardown processes that were started and may die before we give up until somebody asks again.
 pub(super) const TEARDOWNS: u32 = 5;

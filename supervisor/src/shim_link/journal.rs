@@ -1,6 +1,11 @@
-//! What the supervisor reads in a dead shim's undo journal: whether, when and as which process the program was let go.
+//! What the supervisor reads in a dead shim's undo journal: of which boot it is, and whether, when and as which process
+//! the program was let go.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use mysup_ipc::{codec::Message, frame::Decoder, layout, teardown::JournalEntry};
 
@@ -17,28 +22,55 @@ pub(crate) struct Release {
 }
 
 /// The release of the program; `None` if it never was, as far as the journal can be read. A torn last entry was not
-/// acted on.
-pub(crate) fn released(run_directory: &Path) -> Option<Release> {
-    let file = File::open(run_directory.join(layout::JOURNAL)).ok()?;
+/// acted on. Blocks.
+///
+/// # Errors
+/// If there is a journal and it cannot be read now: that says nothing about the program.
+pub(crate) fn released(run_directory: &Path) -> io::Result<Option<Release>> {
+    let release = |entry| match entry {
+        JournalEntry::Released { init_pid, at } => Some(Release { init_pid, at }),
+        JournalEntry::Begin { .. }
+        | JournalEntry::Cgroup { .. }
+        | JournalEntry::WriteLayer
+        | JournalEntry::Mountpoint
+        | JournalEntry::Unknown => None,
+    };
+    Ok(entries(run_directory)?.into_iter().filter_map(release).last())
+}
+
+/// The boot that a container's journal names. Blocks.
+///
+/// # Errors
+/// As [`released`].
+pub(crate) fn boot(run_directory: &Path) -> io::Result<Option<String>> {
+    let boot = |entry| match entry {
+        JournalEntry::Begin { boot_id, .. } => Some(boot_id),
+        JournalEntry::Cgroup { .. }
+        | JournalEntry::WriteLayer
+        | JournalEntry::Mountpoint
+        | JournalEntry::Released { .. }
+        | JournalEntry::Unknown => None,
+    };
+    Ok(entries(run_directory)?.into_iter().find_map(boot))
+}
+
+/// What can be read; nothing where there is no journal.
+fn entries(run_directory: &Path) -> io::Result<Vec<JournalEntry>> {
+    let file = match File::open(run_directory.join(layout::JOURNAL)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     let mut bytes = Vec::new();
-    file.take(BOUND).read_to_end(&mut bytes).ok()?;
+    file.take(BOUND).read_to_end(&mut bytes)?;
     let mut decoder = Decoder::new();
     decoder.push(&bytes);
-    let mut released = None;
+    let mut entries = Vec::new();
     while let Ok(Some(frame)) = decoder.next_frame() {
-        match JournalEntry::from_frame(&frame) {
-            Ok(JournalEntry::Released { init_pid, at }) => released = Some(Release { init_pid, at }),
-            Ok(
-                JournalEntry::Begin { .. }
-                | JournalEntry::Cgroup { .. }
-                | JournalEntry::WriteLayer
-                | JournalEntry::Mountpoint
-                | JournalEntry::Unknown,
-            ) => {}
-            Err(_) => break,
-        }
+        let Ok(entry) = JournalEntry::from_frame(&frame) else { break };
+        entries.push(entry);
     }
-    released
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -49,16 +81,16 @@ mod tests {
     fn a_release_is_found_and_a_torn_one_is_not() {
         let directory = std::env::temp_dir().join(format!("mysup-journal-{}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
-        assert_eq!(released(&directory), None);
+        assert_eq!(released(&directory).unwrap(), None);
         let mut bytes = JournalEntry::WriteLayer.to_frame().unwrap();
         let path = directory.join(layout::JOURNAL);
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(released(&directory), None);
+        assert_eq!(released(&directory).unwrap(), None);
         bytes.extend(JournalEntry::Released { init_pid: 3, at: 9 }.to_frame().unwrap());
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(released(&directory), None);
+        assert_eq!(released(&directory).unwrap(), None);
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(released(&directory), Some(Release { init_pid: 3, at: 9 }));
+        assert_eq!(released(&directory).unwrap(), Some(Release { init_pid: 3, at: 9 }));
         std::fs::remove_file(path).unwrap();
         std::fs::remove_dir(directory).unwrap();
     }

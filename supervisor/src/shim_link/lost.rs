@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -9,7 +10,8 @@ use std::{
 use mysup_ipc::{
     exit::{ExitReport, ExitStatus},
     init_status::{self, InitStatus},
-    layout, record,
+    layout, point,
+    record::{self, Durability, ReadError},
 };
 use tokio::time::{sleep, timeout};
 
@@ -153,7 +155,7 @@ async fn on_disk(places: &Places) -> Left {
     let places = places.clone();
     let read = move || Left {
         recorded: recorded_exit(&places),
-        released: journal::released(&places.run).map(|release| release.at),
+        released: journal::released(&places.run).ok().flatten().map(|release| release.at),
         failure: start::failure(&places.run),
         by_init: File::open(&places.run).ok().and_then(|run| init_status::read(run.as_fd())),
     };
@@ -163,8 +165,70 @@ async fn on_disk(places: &Places) -> Left {
 
 /// The exit record of a container, if there is a good one. Blocks.
 pub(crate) fn recorded_exit(places: &Places) -> Option<ExitReport> {
-    record::read(&places.state.join(layout::EXIT)).unwrap_or_else(|error| {
-        tracing::warn!(error = %chain(&error), "an exit record cannot be read, continuing");
+    try_recorded_exit(places).unwrap_or_else(|error| {
+        tracing::warn!(%error, "an exit record cannot be read, continuing");
         None
     })
+}
+
+/// The same, with an error if there is one that cannot be read now. Blocks.
+///
+/// # Errors
+/// If we have no descriptor or memory for it. A disk that fails is as good as no record.
+pub(super) fn try_recorded_exit(places: &Places) -> io::Result<Option<ExitReport>> {
+    match record::read(&places.state.join(layout::EXIT)) {
+        Ok(report) => Ok(report),
+        Err(ReadError::Io { source, .. }) if is_shortage(&source) => Err(source),
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "an exit record cannot be read, continuing");
+            Ok(None)
+        }
+    }
+}
+
+/// Writes an exit record unless there is one: the first durable value wins, and one that is damaged is none. Only for
+/// containers without a shim. Blocks.
+///
+/// # Errors
+/// If it is not on disk.
+pub(crate) fn record_exit(places: &Places, report: &ExitReport) -> io::Result<()> {
+    match record::read::<ExitReport>(&places.state.join(layout::EXIT)) {
+        Ok(None) | Err(ReadError::Damaged { .. } | ReadError::Short { .. }) => {}
+        Ok(Some(_)) => return Ok(()),
+        // It may be whole, and a disk that works again may give it.
+        Err(ReadError::Io { source, .. }) => return Err(source),
+    }
+    let directory = File::open(&places.state)?;
+    point::before(point::Step::UnseenExit);
+    let written = record::write(directory.as_fd(), layout::EXIT, report, Durability::Durable);
+    point::after(point::Step::UnseenExit);
+    written
+}
+
+/// The same for an end that is about to be told; gives what is to be told. One whose directory is gone has left
+/// nothing (`--rm`), and none is recorded. Blocks.
+///
+/// # Errors
+/// As [`record_exit`].
+pub(super) fn settled_exit(places: &Places, seen: ExitReport) -> io::Result<ExitReport> {
+    match record_exit(places, &seen) {
+        Ok(()) => Ok(recorded_exit(places).unwrap_or(seen)),
+        Err(_)
+            if places
+                .state
+                .symlink_metadata()
+                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound) =>
+        {
+            Ok(seen)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error is about us, and will pass: open(2).
+fn is_shortage(error: &io::Error) -> bool {
+    /// `ENFILE` and `EMFILE`, which std has no kind for.
+    const NO_DESCRIPTOR: [i32; 2] = [23, 24];
+    error.kind() == io::ErrorKind::OutOfMemory
+        || error.raw_os_error().is_some_and(|number| NO_DESCRIPTOR.contains(&number))
 }

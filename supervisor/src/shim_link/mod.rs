@@ -11,7 +11,7 @@ pub(crate) mod children;
 mod deadlines;
 pub(crate) mod entry;
 pub(crate) mod framed;
-mod journal;
+pub(crate) mod journal;
 pub(crate) mod lost;
 pub(crate) mod pause;
 mod silence;

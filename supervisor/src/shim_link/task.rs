@@ -7,14 +7,15 @@
 //!                └──── reconnect ◀───┘ until it answers or its lock is free
 //! ```
 
+mod after_death;
+
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use mysup_ipc::{
     error::WireError,
     exit::ExitReport,
-    layout, record,
-    shim::{FromShim, Role, ShimReport, TeardownOrder, ToShim},
-    teardown::TeardownReport,
+    layout,
+    shim::{FromShim, Role, ShimReport, ToShim},
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -26,15 +27,15 @@ use tokio::{
 use super::{
     Command, Event, Events, adopt,
     children::Children,
-    deadlines::{ADOPTIONS, ENDING, LOCK_END, LOOK, REPORT, RETRY, SEND, START, STEP, TEARDOWNS},
+    deadlines::{ENDING, LOCK_END, LOOK, REPORT, RETRY, SEND, START, STEP},
     entry::{Entry, Launch},
     framed::{Framed, FramedError},
-    lost::{self, Init},
+    lost::Init,
     silence::Watch,
     spawn::{Spawned, Spawner},
 };
 use crate::{
-    config::{Places, text},
+    config::Places,
     error::{chain, system_failure},
     sys,
 };
@@ -73,7 +74,7 @@ struct Working {
     exit: Option<ExitReport>,
     /// When the shim is called silent.
     watch: Watch,
-    /// Teardown processes started so far.
+    /// Teardown processes that were started so far.
     teardowns: u32,
     /// The init of an adopted container: its end is ours to tell, below Linux 6.15 nobody else can.
     adopted: Option<AsyncFd<OwnedFd>>,
@@ -338,13 +339,19 @@ impl Working {
                     RETRY
                 }
             };
-            tokio::select! {
-                // The end of the registry ends the wait; other commands cannot be passed on and are refused there.
-                biased;
-                command = self.task.commands.recv() => drop(command?),
-                () = sleep(pause) => {}
-            }
+            self.pause(pause).await?;
         }
+    }
+
+    /// Waits while no shim can be told anything. `None` is the end of the registry; commands cannot be passed on and are
+    /// refused there.
+    async fn pause(&mut self, pause: Duration) -> Option<()> {
+        tokio::select! {
+            biased;
+            command = self.task.commands.recv() => drop(command?),
+            () = sleep(pause) => {}
+        }
+        Some(())
     }
 
     async fn silent_once(&self, told: &mut bool, what: String) {
@@ -361,136 +368,5 @@ impl Working {
         shim.send(&ToShim::Hello(Role::Supervisor), SEND).await?;
         let report = adopt::report(&mut shim).await?;
         Ok((shim, report))
-    }
-
-    async fn lose(&mut self) -> Option<Framed> {
-        if let Some(shim) = self.adopt().await {
-            return Some(shim);
-        }
-        self.task.events.say(Event::Lost).await;
-        self.finish_lost().await
-    }
-
-    /// Gives the container to a new shim, if its init lives or its end is not known yet.
-    async fn adopt(&mut self) -> Option<Framed> {
-        if self.ended || self.ending.is_some() {
-            return None;
-        }
-        for _ in 0..ADOPTIONS {
-            if self.shim_lives().await {
-                // One that an earlier supervisor has started was slow.
-                return Box::pin(self.reconnect()).await;
-            }
-            if !adopt::is_possible(&mut self.init, &self.task.places).await {
-                return None;
-            }
-            match self.new_shim().await {
-                Ok((mut shim, report)) => {
-                    self.know_report(&mut shim, &report);
-                    let pidfd = self.init.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
-                    self.adopted = pidfd.and_then(|pidfd| sys::watch(pidfd).ok());
-                    self.task.events.say(Event::Stands(report)).await;
-                    return Some(shim);
-                }
-                Err(reason) => tracing::warn!(%reason, "a new shim did not adopt, continuing"),
-            }
-            sleep(RETRY).await;
-        }
-        None
-    }
-
-    /// Starts a shim and waits until it has adopted or is dead: a slow one is waited for, since its program runs, and would
-    /// have to be ended if nobody could adopt it.
-    async fn new_shim(&mut self) -> Result<(Framed, ShimReport), String> {
-        let (pid, mut shim) = adopt::start(&self.task.spawner, &self.task.places, &self.init).await?;
-        self.watch.is_of(Some(pid));
-        let mut told = false;
-        loop {
-            if let Ok(answer) = timeout(REPORT, adopt::answer(&mut shim)).await {
-                return Ok((shim, answer?));
-            }
-            self.silent_once(&mut told, self.watch.describe("to go on for a dead one")).await;
-        }
-    }
-
-    /// Finds out how the container ended and starts a process that takes down what is left.
-    async fn finish_lost(&mut self) -> Option<Framed> {
-        if !self.ended && self.ending.is_none() {
-            let ending = lost::ending(&mut self.init, &self.task.places, &self.task.children).await;
-            self.ending = Some(ending);
-        }
-        let mut problem = String::new();
-        while self.teardowns < TEARDOWNS {
-            if !self.run_directory_exists().await {
-                self.already_gone().await;
-                return None;
-            }
-            self.teardowns += 1;
-            match self.start_teardown().await {
-                Ok(shim) => {
-                    self.watch.ask(STEP, "to take down a dead shim's container");
-                    return Some(shim);
-                }
-                Err(error) => {
-                    tracing::warn!(error = %error.message, "cannot start a teardown, continuing");
-                    problem = error.message;
-                }
-            }
-            sleep(RETRY).await;
-        }
-        self.tell_ending().await;
-        if problem.is_empty() {
-            problem = "the processes that were to take it down have died".into();
-        }
-        self.task.events.say(Event::GaveUp(problem)).await;
-        None
-    }
-
-    async fn start_teardown(&mut self) -> Result<Framed, WireError> {
-        let spawner = self.task.spawner.clone();
-        let spawned = tokio::task::spawn_blocking(move || spawner.teardown())
-            .await
-            .map_err(|error| system_failure("cannot start mysup-shim", &error))?
-            .map_err(|error| system_failure("cannot start mysup-shim", &error))?;
-        self.watch.is_of(Some(spawned.pid));
-        let order = TeardownOrder {
-            state_dir: text(&self.task.places.state),
-            run_dir: text(&self.task.places.run),
-            trash_dir: text(&self.task.places.trash),
-            exit: self.ending.as_ref().or(self.exit.as_ref()).cloned(),
-        };
-        self.greet(spawned, &ToShim::Teardown(order), SEND)
-            .await
-            .map_err(|error| system_failure("cannot send a teardown order", &error))
-    }
-
-    async fn run_directory_exists(&self) -> bool {
-        let run = self.task.places.run.clone();
-        // Fails only when the runtime ends, and we with it.
-        tokio::task::spawn_blocking(move || run.symlink_metadata().is_ok()).await.unwrap_or(true)
-    }
-
-    /// The run directory is the last thing to go: the dead shim had finished.
-    async fn already_gone(&mut self) {
-        self.tell_ending().await;
-        let path = self.task.places.state.join(layout::TEARDOWN);
-        let read = move || record::read::<TeardownReport>(&path).ok().flatten();
-        // Fails only when the runtime ends, and we with it.
-        let report = tokio::task::spawn_blocking(read).await.unwrap_or_default().unwrap_or_default();
-        self.task.events.say(Event::TornDown(report)).await;
-    }
-
-    /// Tells how a dead shim's container ended: the record on disk if there is one (it may have been written by the
-    /// teardown shim just now, or by the dead one before), else what we saw.
-    async fn tell_ending(&mut self) {
-        let Some(seen) = self.ending.take() else { return };
-        let places = self.task.places.clone();
-        // Fails only when the runtime ends, and we with it.
-        let recorded =
-            tokio::task::spawn_blocking(move || lost::recorded_exit(&places)).await.unwrap_or(None);
-        self.ended = true;
-        let report = recorded.unwrap_or(seen);
-        self.exit = Some(report.clone());
-        self.task.events.say(Event::Exited(report)).await;
     }
 }
