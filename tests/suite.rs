@@ -20,6 +20,7 @@ mod exit_status;
 mod fallbacks;
 mod found_by_review;
 mod found_by_review_supervisor;
+mod found_by_review_shim;
 mod harness;
 mod images;
 mod images_hostile;
@@ -123,6 +124,7 @@ fn main() -> ExitCode {
         no_space::cases(),
         chaos_found::cases(),
         found_by_review::cases(),
+        found_by_review_shim::cases(),
         chaos_short::cases(),
     ];
     harness::runner::main(cases.into_iter().flatten().collect())

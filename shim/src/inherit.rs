@@ -29,7 +29,7 @@ use crate::{
     rootfs,
     running::{Init, Parent, Parts, Running},
     stdio::Stdio,
-    teardown::{OwedRecord, Places, Teardown, boot_id, journal},
+    teardown::{OwedRecord, Places, Teardown, boot_id, journal, sweep},
 };
 
 /// Goes on with a container whose shim died and whose init lives.
@@ -124,7 +124,8 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
     let lock = LifeLock::take(&order.state_dir)?;
     let mut hub = Hub::new(connection, false)?;
     let state = rootfs::open_directory(&order.state_dir)?;
-    let entries = match rootfs::open_directory(&order.run_dir) {
+    // With a mount on it there would be no journal, and nothing to undo.
+    let entries = match sweep::open_root(&order.run_dir) {
         Ok(run) => {
             hub.listen_again(&run);
             of_this_boot(journal::read(run.as_fd())?)

@@ -85,7 +85,7 @@ fn exit_code(result: Result<(), SysError>) -> ExitCode {
 
 fn sweep_directory(path: &str) -> ExitCode {
     log::install("sweep");
-    let directory = match rootfs::open_directory(path) {
+    let directory = match teardown::sweep::open_root(path) {
         Ok(directory) => directory,
         Err(error) => return exit_code(Err(error)),
     };

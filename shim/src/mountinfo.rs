@@ -1,9 +1,13 @@
 //! `/proc/PID/mountinfo`, proc_pid_mountinfo(5): the mounts of a namespace, and where a path really is.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs,
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -21,9 +25,9 @@ pub(crate) struct Mount {
     /// `major:minor` of its file system.
     pub(crate) device: String,
     /// Path within the file system that is its root.
-    pub(crate) root: String,
-    /// Where it is, relative to the reader's root.
-    pub(crate) point: String,
+    pub(crate) root: OsString,
+    /// Where it is, relative to the reader's root. Whoever may rename a directory above it chooses the bytes.
+    pub(crate) point: OsString,
     /// File system type.
     pub(crate) kind: String,
     /// Options of the file system.
@@ -60,31 +64,34 @@ pub(crate) fn read() -> Result<Vec<Mount>, SysError> {
 }
 
 fn parse(text: &[u8]) -> Vec<Mount> {
-    // Paths that are not UTF-8 cannot be ours; a lossy text of them only has to be different from ours.
-    String::from_utf8_lossy(text).lines().filter_map(parse_line).collect()
+    text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
-fn parse_line(line: &str) -> Option<Mount> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ');
-    let id = fields.next()?.parse().ok()?;
-    let parent = fields.next()?.parse().ok()?;
-    let device = fields.next()?.to_owned();
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    // No field before it is a single hyphen: the two paths begin with a slash.
+    let separator = line.windows(3).position(|window| window == b" - ")?;
+    let (before, after) = (&line[..separator], &line[separator + 3..]);
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let mut fields = before.split(|byte| *byte == b' ');
+    let id = number(fields.next()?)?;
+    let parent = number(fields.next()?)?;
+    let device = text(fields.next()?);
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
-    let mut fields = after.split(' ');
-    let kind = fields.next()?.to_owned();
-    let super_options = fields.nth(1).map(unescape).unwrap_or_default();
+    let mut fields = after.split(|byte| *byte == b' ');
+    let kind = text(fields.next()?);
+    let super_options = fields.nth(1).map(unescape).unwrap_or_default().to_string_lossy().into_owned();
     Some(Mount { id, parent, device, root, point, kind, super_options })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\ooo`.
-fn unescape(text: &str) -> String {
-    if !text.contains('\\') {
-        return text.to_owned();
+fn unescape(text: &[u8]) -> OsString {
+    if !text.contains(&b'\\') {
+        return OsStr::from_bytes(text).to_owned();
     }
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
         let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
@@ -98,7 +105,7 @@ fn unescape(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    OsString::from_vec(bytes)
 }
 
 /// The id of the mount that an open descriptor is on.
@@ -107,11 +114,16 @@ pub(crate) fn id_of(fd: BorrowedFd<'_>) -> Result<u64, SysError> {
 }
 
 /// The id of the mount that a path is on (the topmost one there).
-pub(crate) fn id_at(directory: BorrowedFd<'_>, path: &str, flags: AtFlags) -> Result<u64, SysError> {
+pub(crate) fn id_at(
+    directory: BorrowedFd<'_>,
+    path: impl AsRef<Path>,
+    flags: AtFlags,
+) -> Result<u64, SysError> {
+    let path = path.as_ref();
     // What a silent server would have to be asked for is not needed.
     let flags = flags | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     let status = rustix::fs::statx(directory, path, flags, StatxFlags::MNT_ID)
-        .call(|| format!("statx(\"{path}\", STATX_MNT_ID)"))?;
+        .call(|| format!("statx(\"{}\", STATX_MNT_ID)", path.display()))?;
     Ok(status.stx_mnt_id)
 }
 
@@ -179,13 +191,20 @@ mod tests {
 
     #[test]
     fn a_line_with_optional_fields_and_escapes() {
-        let line = "36 35 98:0 /a\\040b /mnt/x\\134y rw,noatime master:1 shared:2 - ext4 /dev/root rw,upperdir=/q\\054";
+        let line = b"36 35 98:0 /a\\040b /mnt/x\\134y rw,noatime master:1 shared:2 - ext4 /dev/root rw,upperdir=/q\\054";
         let mount = parse_line(line).expect("valid");
         assert_eq!(mount.id, 36);
         assert_eq!(mount.root, "/a b");
         assert_eq!(mount.point, "/mnt/x\\y");
         assert_eq!(mount.kind, "ext4");
         assert_eq!(mount.super_options, "rw,upperdir=/q,");
+    }
+
+    #[test]
+    fn a_path_is_bytes() {
+        let mounts = parse(b"36 35 98:0 / /a/\xff\xfe\\012 rw - ext4 /dev/root rw\nnot a line\n");
+        assert_eq!(mounts.len(), 1);
+        assert_eq!(mounts[0].point.as_bytes(), b"/a/\xff\xfe\n");
     }
 
     #[test]

@@ -22,6 +22,12 @@ pub(crate) fn status_of_adopted(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
     process::exit_of(pidfd).map(ExitStatus::from_wait_status)
 }
 
+/// Whether a process that has ended was reaped, by anyone. Before that its status is not lost.
+pub(crate) fn is_reaped(pidfd: BorrowedFd<'_>) -> bool {
+    let asked = process::send_signal(pidfd, 0);
+    asked.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+}
+
 /// The status of an init of ours (`--init`) that is dead, as it left it in the run directory.
 pub(crate) fn status_left_behind(run_directory: BorrowedFd<'_>) -> Option<ExitStatus> {
     init_status::read(run_directory).map(|end| end.status)

@@ -23,7 +23,7 @@ use crate::{
     reap,
     stdio::{READ_SIZE, Read, Stdio, log_file::LogFile},
     sys::{process::send_signal, time::wall_clock},
-    teardown::not_gone,
+    teardown::{not_gone, not_reaped},
 };
 
 /// Input that the program has not taken yet; beyond this its sources are not read.
@@ -51,8 +51,8 @@ pub(crate) enum Parent {
     Another {
         /// What the supervisor said of its end.
         told: Option<ExitStatus>,
-        /// Since when it is over and nobody could say how.
-        unknown_since: Option<Instant>,
+        /// Since when it is reaped and nobody could say how it ended.
+        reaped_since: Option<Instant>,
         /// The run directory, where an init of ours leaves its end.
         run_directory: OwnedFd,
     },
@@ -61,13 +61,13 @@ pub(crate) enum Parent {
 impl Parent {
     /// Of an adopted init.
     pub(crate) fn another(run_directory: OwnedFd) -> Self {
-        Parent::Another { told: None, unknown_since: None, run_directory }
+        Parent::Another { told: None, reaped_since: None, run_directory }
     }
 }
 
-/// How long the parent of an adopted init may take to reap it and tell.
-const REAPED_BY: Duration = Duration::from_secs(5);
-/// Between two looks for that.
+/// How long the parent of an adopted init may take to tell how that ended, once it has reaped it.
+const TOLD_BY: Duration = Duration::from_secs(5);
+/// Between two looks for the status of an init that has ended. Its pidfd stays readable: waiting for that would spin.
 const REAPED_LOOK: Duration = Duration::from_millis(5);
 
 /// What a container is made of while it runs.
@@ -100,6 +100,8 @@ pub(crate) struct Running {
     kill_at: Option<Instant>,
     /// When it is said that what was killed is not gone.
     gone_by: Option<Instant>,
+    /// The init has ended, and how is not known yet.
+    over: bool,
     pause: Pause,
     buffer: Vec<u8>,
 }
@@ -117,6 +119,7 @@ impl Running {
             stop: plan.stop,
             kill_at: None,
             gone_by: None,
+            over: false,
             pause: Pause::default(),
             buffer: vec![0; READ_SIZE],
         }
@@ -128,7 +131,7 @@ impl Running {
             self.handle(event, hub);
         }
         loop {
-            let mut ended = self.is_over();
+            let mut ended = self.over;
             for event in self.wait(hub)? {
                 ended |= event == Event::InitEnded;
                 self.handle(event, hub);
@@ -141,17 +144,17 @@ impl Running {
                 self.drain(hub);
                 return Ok(report);
             }
+            if ended && !self.over {
+                // A debugger may keep a dead process for hours, from its parent too. Its status is not lost.
+                self.over = true;
+                self.gone_by = self.gone_by.or(in_time(GONE_AFTER));
+            }
             hub.forget_closed();
             self.follow_input_source(hub);
             self.keep_deadline(hub);
             self.pause.follow(hub, &self.parts.cgroups);
             self.tell_who_stays(hub);
         }
-    }
-
-    /// An adopted init has ended, and how is not known yet.
-    fn is_over(&self) -> bool {
-        matches!(self.parts.init.parent, Parent::Another { unknown_since: Some(_), .. })
     }
 
     fn wait(&self, hub: &Hub) -> Result<Vec<Event>, SysError> {
@@ -166,7 +169,7 @@ impl Running {
         if let Some(input) = self.parts.stdio.input().filter(|_| !self.input.is_empty()) {
             watch.input(input);
         }
-        if self.is_over() {
+        if self.over {
             watch.until(in_time(REAPED_LOOK));
         } else {
             watch.init(self.parts.init.pidfd.as_fd());
@@ -276,7 +279,7 @@ impl Running {
         }
     }
 
-    /// A killed process that waits in the kernel does not end before that is over.
+    /// A killed process that waits in the kernel does not end before that is over; a dead one stays until it is reaped.
     fn tell_who_stays(&mut self, hub: &mut Hub) {
         if self.gone_by.is_none_or(|at| at > Instant::now()) {
             return;
@@ -284,8 +287,11 @@ impl Running {
         self.gone_by = None;
         let left: Vec<u32> =
             self.parts.cgroups.iter().filter_map(|cgroup| cgroup.processes().ok()).flatten().collect();
+        let proc = self.parts.proc.as_fd();
         if !left.is_empty() {
-            hub.tell(&FromShim::Step(not_gone(self.parts.proc.as_fd(), left)));
+            hub.tell(&FromShim::Step(not_gone(proc, left)));
+        } else if let Some(step) = not_reaped(proc, self.parts.init.pidfd.as_fd()) {
+            hub.tell(&FromShim::Step(step));
         }
     }
 
@@ -374,11 +380,14 @@ impl Running {
         let pidfd = self.parts.init.pidfd.as_fd();
         match &mut self.parts.init.parent {
             Parent::Us => reap::status_of(pidfd),
-            Parent::Another { told, unknown_since, run_directory } => {
+            Parent::Another { told, reaped_since, run_directory } => {
                 let left = || reap::status_left_behind(run_directory.as_fd());
                 let known = reap::status_of_adopted(pidfd).or(*told).or_else(left);
-                let since = unknown_since.get_or_insert_with(Instant::now);
-                Ok(known.or_else(|| (since.elapsed() >= REAPED_BY).then_some(ExitStatus::Unknown)))
+                if known.is_some() || !reap::is_reaped(pidfd) {
+                    return Ok(known);
+                }
+                let since = reaped_since.get_or_insert_with(Instant::now);
+                Ok((since.elapsed() >= TOLD_BY).then_some(ExitStatus::Unknown))
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::{
     ffi::CString,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::Duration,
 };
 
@@ -17,22 +17,22 @@ use crate::{aside::Aside, mountinfo};
 /// How long a look may take; thousands of processes need a part of it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Processes that have a root, working directory, program, open file or mapping on the mount `id`; none if that cannot be
+/// Processes that have a root, working directory, program, open file or mapping on the mount `id`; `None` if that cannot be
 /// found out in time.
-pub(crate) fn of_mount(proc: BorrowedFd<'_>, id: u64) -> Vec<Holder> {
+pub(crate) fn of_mount(proc: BorrowedFd<'_>, id: u64) -> Option<Vec<Holder>> {
     let own = std::process::id();
     let work = || {
         let lines =
             look(proc, own, id).into_iter().map(|Holder { pid, program }| format!("{pid} {program}\n"));
         (lines.collect::<String>().into_bytes(), None)
     };
-    let Ok(aside) = Aside::start(&[proc], work) else { return Vec::new() };
+    let aside = Aside::start(&[proc], work).ok()?;
     match aside.wait(PATIENCE) {
-        Ok(Some(answer)) => parse(&String::from_utf8_lossy(&answer.bytes)),
+        Ok(Some(answer)) => Some(parse(&String::from_utf8_lossy(&answer.bytes))),
         Ok(None) | Err(_) => {
             tracing::warn!("who holds a mount cannot be found out in time, continuing");
             aside.abandon();
-            Vec::new()
+            None
         }
     }
 }
@@ -66,6 +66,17 @@ fn namespace(proc: BorrowedFd<'_>, pid: u32) -> Option<CString> {
 /// A process by pid, with its name.
 pub(crate) fn describe(proc: BorrowedFd<'_>, pid: u32) -> Holder {
     Holder { pid, program: program(proc, pid) }
+}
+
+/// A process that has ended and is not reaped, and who traces it.
+pub(crate) fn of_zombie(proc: BorrowedFd<'_>, pidfd: BorrowedFd<'_>) -> Option<(Holder, Option<Holder>)> {
+    let pid = number_after(&text(proc, &format!("self/fdinfo/{}", pidfd.as_raw_fd())), "Pid:")?;
+    let tracer = number_after(&text(proc, &format!("{pid}/status")), "TracerPid:").filter(|pid| *pid != 0);
+    Some((describe(proc, pid), tracer.map(|pid| describe(proc, pid))))
+}
+
+fn number_after(text: &str, label: &str) -> Option<u32> {
+    text.lines().find_map(|line| line.strip_prefix(label))?.trim().parse().ok()
 }
 
 /// All pids.
@@ -104,10 +115,14 @@ fn names(proc: BorrowedFd<'_>, path: &str) -> Vec<String> {
 }
 
 fn program(proc: BorrowedFd<'_>, pid: u32) -> String {
-    let mut buffer = [0; 64];
-    let path = format!("{pid}/comm");
+    text(proc, &format!("{pid}/comm")).trim_end().to_owned()
+}
+
+/// A short file of proc; empty if there is none.
+fn text(proc: BorrowedFd<'_>, path: &str) -> String {
+    let mut buffer = [0; 4096];
     let length = rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .and_then(|fd| rustix::io::read(&fd, &mut buffer))
         .unwrap_or(0);
-    String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
 }

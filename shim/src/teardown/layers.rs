@@ -26,7 +26,7 @@ pub(super) fn remove_layers(places: &Places, lifetime: Lifetime) -> StepResult {
         Lifetime::WriteLayer => &all[..3],
         Lifetime::Record | Lifetime::Nothing => &all[..],
     };
-    let Some(state) = open_existing(&places.state_dir)? else {
+    let Some(state) = existing(sweep::open_root(&places.state_dir))? else {
         return Ok(());
     };
     let mounts = mountinfo::read()?;
@@ -40,9 +40,10 @@ pub(super) fn remove_layers(places: &Places, lifetime: Lifetime) -> StepResult {
 }
 
 /// Removes the files of the run directory, whatever version made them, the journal last, and the directory. No directory
-/// in it is removed.
+/// in it is removed but the empty mountpoint, which an earlier attempt may not have seen below a mount of somebody's.
 pub(super) fn remove_run_directory(places: &Places) -> StepResult {
-    let Some(run) = open_existing(&places.run_dir)? else {
+    remove_mountpoint(places)?;
+    let Some(run) = existing(sweep::open_root(&places.run_dir))? else {
         return Ok(());
     };
     let mut removed = Ok(());
@@ -64,6 +65,20 @@ pub(super) fn remove_run_directory(places: &Places) -> StepResult {
 
 const JOURNAL: &CStr = c"journal";
 
+/// rmdir(2), which cannot delete anything: a mountpoint is EBUSY, a directory with files is ENOTEMPTY.
+pub(super) fn remove_mountpoint(places: &Places) -> StepResult {
+    let Some(run) = existing(sweep::open_root(&places.run_dir))? else {
+        return Ok(());
+    };
+    match rustix::fs::unlinkat(run, layout::MOUNTPOINT, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => {
+            let call = format!("rmdir(\"{}/{}\")", places.run_dir, layout::MOUNTPOINT);
+            Err(SysError::new(call, errno).into())
+        }
+    }
+}
+
 fn unlink(run: &OwnedFd, name: &CStr, places: &Places) -> Result<(), SysError> {
     match rustix::fs::unlinkat(run, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -78,7 +93,7 @@ pub(super) fn remove_state_directory(places: &Places) -> StepResult {
         return Ok(());
     };
     refuse_mountpoints(places, "", &mountinfo::read()?)?;
-    match open_existing(&parent.display().to_string())? {
+    match existing(open_directory(&parent.display().to_string()))? {
         Some(parent) => discard(parent.as_fd(), name, name, places),
         None => Ok(()),
     }
@@ -90,7 +105,8 @@ fn refuse_mountpoints(places: &Places, name: &str, mounts: &[Mount]) -> StepResu
     match mounts.iter().find(|mount| Path::new(&mount.point).starts_with(&tree)) {
         None => Ok(()),
         Some(mount) => {
-            let error = format!("{} is a mountpoint; unmount it, nothing below it is touched", mount.point);
+            let error =
+                format!("{} is a mountpoint; unmount it, nothing below it is touched", mount.point.display());
             Err(Failure { error, holders: Vec::new() })
         }
     }
@@ -103,7 +119,7 @@ fn trash_name(places: &Places, name: &str) -> String {
 }
 
 fn discard(parent: BorrowedFd<'_>, name: &str, trash_name: &str, places: &Places) -> StepResult {
-    let trash = open_directory(&places.trash_dir)?;
+    let trash = sweep::open_root(&places.trash_dir)?;
     sweep_name(&trash, trash_name)?;
     let rename = || rustix::fs::renameat(parent, name, &trash, trash_name);
     let renamed = match rename() {
@@ -131,8 +147,8 @@ fn sweep_name(trash: &OwnedFd, name: &str) -> StepResult {
     }
 }
 
-fn open_existing(path: &str) -> Result<Option<OwnedFd>, SysError> {
-    match open_directory(path) {
+fn existing(opened: Result<OwnedFd, SysError>) -> Result<Option<OwnedFd>, SysError> {
+    match opened {
         Ok(directory) => Ok(Some(directory)),
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),

@@ -25,13 +25,9 @@ use mysup_ipc::{
     point,
     teardown::{Holder, JournalEntry, Outcome, StepKind, TeardownReport, TeardownStep},
 };
-use rustix::{
-    fs::{AtFlags, CWD},
-    io::Errno,
-};
 
 pub(crate) use self::owed::OwedRecord;
-use self::unmount::{Hanging, Progress};
+use self::unmount::{Hanging, LastSign, Progress};
 use crate::{
     cgroup::{self, Directory},
     error::{SysError, chain},
@@ -69,6 +65,8 @@ pub(crate) struct Teardown {
     proc: OwnedFd,
     /// Unmounts that have not returned yet.
     hanging: Vec<Hanging>,
+    /// Of the union; none if nobody looks, and of a dead shim's.
+    last_sign: Option<LastSign>,
     /// The exit record, if it is to be on disk before the run directory goes.
     owed: OwedRecord,
     report: TeardownReport,
@@ -111,6 +109,7 @@ impl Teardown {
             host,
             proc,
             hanging: Vec::new(),
+            last_sign: None,
             owed,
             report: TeardownReport::default(),
             failed_before: Vec::new(),
@@ -233,7 +232,12 @@ impl Teardown {
                 self.host = Some(host);
                 self.step(StepKind::Rootfs, "leave the mount namespace", told, |_| Err(error.into()))
             }
-            Some((Ok(()), _)) | None => true,
+            // Whoever entered the namespace of the init has its union still.
+            Some((Ok(()), _)) | None => {
+                !self.has_mountpoint
+                    || self.last_sign.as_ref().is_some_and(LastSign::has_come)
+                    || self.step(StepKind::Rootfs, "", told, Self::check_foreign)
+            }
         }
     }
 
@@ -253,10 +257,17 @@ impl Teardown {
             | StepKind::StateDirectory
             | StepKind::Unknown => mounts.roots().cloned().collect(),
         };
+        if kind == StepKind::Rootfs && self.last_sign.is_none() {
+            self.last_sign = listed.first().and_then(LastSign::of);
+        }
         let mut gone = true;
         for mount in listed {
             if !self.hanging.iter().any(|hanging| hanging.mount().id == mount.id) {
-                gone &= self.step(kind, &mount.point, told, |this| {
+                let point = mount.point.to_string_lossy();
+                // It is listed, so it is there, whatever was done before at this path.
+                let same = |step: &TeardownStep| step.kind == kind && step.target == point;
+                self.report.steps.retain(|step| !(same(step) && step.outcome == Outcome::Done));
+                gone &= self.step(kind, &point, told, |this| {
                     this.progress(unmount::unmount(this.proc.as_fd(), &mount))
                 });
             }
@@ -267,7 +278,7 @@ impl Teardown {
     /// Whether all unmounts have returned. What could not be unmounted is listed again, and tried.
     fn look_at_hanging(&mut self, told: &mut dyn FnMut(&TeardownStep)) -> bool {
         for hanging in std::mem::take(&mut self.hanging) {
-            let point = hanging.mount().point.clone();
+            let point = hanging.mount().point.to_string_lossy().into_owned();
             let progress = hanging.look(self.proc.as_fd(), Duration::ZERO);
             if !matches!(progress, Progress::Busy(_)) {
                 self.step(StepKind::Volume, &point, told, |this| this.progress(progress));
@@ -288,20 +299,29 @@ impl Teardown {
         }
     }
 
-    /// The dead shim's mounts went with its namespace, unless somebody else is in it.
+    /// The mounts went with their namespaces, unless somebody else is in one. Files are removed only below a union that is gone.
     fn check_foreign(&mut self) -> StepResult {
         let holders = unmount::foreign_holders(self.proc.as_fd(), &self.places.state_dir);
-        if holders.is_empty() {
+        // Who has something of it open without having it mounted is in no list.
+        let gone = self.last_sign.as_ref().is_none_or(LastSign::has_come);
+        if holders.is_empty() && gone {
             return Ok(());
         }
-        let error = "the root file system is still mounted in another mount namespace".to_owned();
+        let error = if holders.is_empty() {
+            "the root file system is still in use, by something that no list of processes shows"
+        } else {
+            "the root file system is still mounted in another mount namespace"
+        };
+        let error = error.to_owned();
         Err(Failure { error, holders })
     }
 
     fn remove_files(&mut self, told: &mut dyn FnMut(&TeardownStep)) -> bool {
         let mountpoint = format!("{}/{}", self.places.run_dir, layout::MOUNTPOINT);
         let gone = !self.has_mountpoint
-            || self.step(StepKind::Mountpoint, &mountpoint, told, |_| remove_mountpoint(&mountpoint));
+            || self.step(StepKind::Mountpoint, &mountpoint, told, |this| {
+                layers::remove_mountpoint(&this.places)
+            });
         if !self.has_layers {
             return gone;
         }
@@ -329,6 +349,20 @@ impl Teardown {
     }
 }
 
+/// What is said of an init that has ended and that nobody has taken note of: by then it has no cgroup.
+pub(crate) fn not_reaped(proc: BorrowedFd<'_>, pidfd: BorrowedFd<'_>) -> Option<TeardownStep> {
+    let (init, tracer) = holders::of_zombie(proc, pidfd)?;
+    let mut error = format!("process {} ({}) has ended and is not reaped yet", init.pid, init.program);
+    match &tracer {
+        Some(Holder { pid, program }) => error.push_str(&format!(": {program}, pid {pid}, traces it")),
+        None => error.push_str(": its parent has not taken note of it"),
+    }
+    let holders = tracer.into_iter().chain([init]).collect();
+    let outcome = Outcome::Failed { error, holders };
+    let (kind, target) = (StepKind::Processes, String::new());
+    Some(TeardownStep { kind, target, at: wall_clock(), took: 0, outcome })
+}
+
 /// What is said of killed processes that stay.
 fn stay(proc: BorrowedFd<'_>, left: Vec<u32>) -> Failure {
     let holders = left.into_iter().map(|pid| holders::describe(proc, pid)).collect();
@@ -340,14 +374,6 @@ pub(crate) fn not_gone(proc: BorrowedFd<'_>, left: Vec<u32>) -> TeardownStep {
     let Failure { error, holders } = stay(proc, left);
     let outcome = Outcome::Failed { error, holders };
     TeardownStep { kind: StepKind::Processes, target: String::new(), at: wall_clock(), took: 0, outcome }
-}
-
-/// rmdir(2), which cannot delete anything: a mountpoint is EBUSY, a directory with files is ENOTEMPTY.
-fn remove_mountpoint(path: &str) -> StepResult {
-    match rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(SysError::new(format!("rmdir(\"{path}\")"), errno).into()),
-    }
 }
 
 fn trace(step: &TeardownStep) {

@@ -6,13 +6,17 @@
 
 use std::{
     ffi::{CStr, CString},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
+
+use crate::error::{Call, SysError};
 
 /// Deeper directories are moved up first: each level costs an open descriptor.
 const MAX_DEPTH: usize = 64;
@@ -122,6 +126,31 @@ impl Sweep<'_> {
         if self.refusals.len() < MAX_REFUSALS {
             self.refusals.push(Refusal { path: path.to_owned(), reason });
         }
+    }
+}
+
+/// Opens a directory of our own in which something is to be removed. Somebody may have mounted his data on it: what that
+/// hides is ours, what it shows is not.
+///
+/// # Errors
+/// If it is a mountpoint, or cannot be opened.
+pub(crate) fn open_root(path: &str) -> Result<OwnedFd, SysError> {
+    let call = || format!("openat2(\"{path}\", RESOLVE_NO_XDEV)");
+    let name =
+        Path::new(path).file_name().and_then(|name| name.to_str()).and_then(|name| CString::new(name).ok());
+    let (Some(parent), Some(name)) = (Path::new(path).parent(), name) else {
+        return Err(SysError::new(call(), Errno::INVAL));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())
+        .call(|| format!("open(\"{}\", O_PATH)", parent.display()))?;
+    match open_directory(parent.as_fd(), &name) {
+        Err(Errno::XDEV) => {
+            let error = io::Error::other("it is a mountpoint; unmount it, nothing below it is touched");
+            Err(SysError::new(call(), error))
+        }
+        result => result.call(call),
     }
 }
 

@@ -1,11 +1,16 @@
 //! Unmounting what the shim mounted, by mount id: never by device (`umount -A` of a bind takes down other people's mounts)
 //! and never by a path that was not just verified to be that mount.
 
-use std::{os::fd::BorrowedFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
 
 use mysup_ipc::{layout, teardown::Holder};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::{
-    fs::{AtFlags, CWD},
+    fs::{AtFlags, CWD, inotify},
     io::Errno,
     mount::UnmountFlags,
 };
@@ -19,6 +24,8 @@ use crate::{
 
 /// How long one attempt waits for a server.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// Milliseconds for the end of a union that nobody holds.
+const LAST_SIGN_PATIENCE: u8 = 50;
 
 /// The mounts of the shim's own namespace, innermost first, without its root.
 pub(crate) struct OwnMounts {
@@ -66,7 +73,7 @@ impl OwnMounts {
     }
 
     fn is_own_root(&self, mount: &Mount) -> bool {
-        is_union_of(mount, &self.upper) || (mount.kind == "aufs" && mount.point == own_mountpoint())
+        is_union_of(mount, &self.upper) || (mount.kind == "aufs" && *mount.point == *own_mountpoint())
     }
 }
 
@@ -103,9 +110,9 @@ pub(crate) enum Progress {
 /// Unmounts one: at once where nobody can make the call wait, else in a process of its own.
 pub(crate) fn unmount(proc: BorrowedFd<'_>, mount: &Mount) -> Progress {
     if !mount.may_hang() {
-        return ended(proc, mount, detach(mount));
+        return ended(proc, mount, detach(proc, mount));
     }
-    match Aside::start(&[], || (encode(detach(mount)), None)) {
+    match Aside::start(&[proc], || (encode(detach(proc, mount)), None)) {
         Ok(aside) => Hanging { aside, mount: mount.clone() }.look(proc, PATIENCE),
         Err(error) => Progress::Busy(Busy { error, holders: Vec::new() }),
     }
@@ -128,7 +135,7 @@ impl Hanging {
 
     /// What is waited for.
     pub(crate) fn reason(&self) -> String {
-        let Mount { point, kind, .. } = &self.mount;
+        let (point, kind) = (self.mount.point.display(), &self.mount.kind);
         let pid = self.aside.pid();
         format!(
             "umount2(\"{point}\") does not return: its file system (type {kind}) does not answer pid {pid}"
@@ -139,22 +146,68 @@ impl Hanging {
 fn ended(proc: BorrowedFd<'_>, mount: &Mount, outcome: Result<(), SysError>) -> Progress {
     match outcome {
         Ok(()) => Progress::Done,
-        Err(error) => Progress::Busy(Busy { error, holders: holders::of_mount(proc, mount.id) }),
+        Err(error) => {
+            let holders = holders::of_mount(proc, mount.id);
+            if error.errno() == Some(Errno::BUSY) && !mount.may_hang() && holders.as_deref() == Some(&[]) {
+                return match drop_with_unreachable(mount) {
+                    Ok(()) => Progress::Done,
+                    Err(error) => Progress::Busy(Busy { error, holders: Vec::new() }),
+                };
+            }
+            Progress::Busy(Busy { error, holders: holders.unwrap_or_default() })
+        }
     }
 }
 
 /// Unmounts it if it is still there.
-fn detach(mount: &Mount) -> Result<(), SysError> {
-    match mountinfo::id_at(CWD, &mount.point, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(id) if id == mount.id => {}
-        // Its mountpoint was removed, and the kernel detached it; or it is something else now, which is not ours.
-        Ok(_) => return Ok(()),
-        Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(error),
+fn detach(proc: BorrowedFd<'_>, mount: &Mount) -> Result<(), SysError> {
+    let there = mountinfo::id_at(CWD, &mount.point, AtFlags::SYMLINK_NOFOLLOW);
+    if there.as_ref().is_ok_and(|id| *id == mount.id) {
+        return match rustix::mount::unmount(mount.point.as_os_str(), UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+            result => result.call(|| format!("umount2(\"{}\")", mount.point.display())),
+        };
     }
-    match rustix::mount::unmount(mount.point.as_str(), UnmountFlags::NOFOLLOW) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-        result => result.call(|| format!("umount2(\"{}\")", mount.point)),
+    // Its mountpoint was removed, and the kernel detached it; or what is there now is not ours. But a path is only where it
+    // was when the table was read: what the program renamed since is mounted still.
+    if mountinfo::read_at(proc, "self")?.iter().all(|other| other.id != mount.id) {
+        return Ok(());
+    }
+    there?;
+    let moved = io::Error::other("something else is at its path");
+    Err(SysError::new(format!("umount2(\"{}\")", mount.point.display()), moved))
+}
+
+/// Of a mount that is busy though no process is on it: it has a mount below it that no path leads to, since a directory above
+/// that was moved out of what is mounted here, or to a path longer than the kernel takes. In this namespace of ours, in which
+/// nobody is, it goes with all below it.
+fn drop_with_unreachable(mount: &Mount) -> Result<(), SysError> {
+    let call = || format!("umount2(\"{}\", MNT_DETACH)", mount.point.display());
+    if mountinfo::id_at(CWD, &mount.point, AtFlags::SYMLINK_NOFOLLOW)? != mount.id {
+        return Err(SysError::new(call(), Errno::BUSY));
+    }
+    let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
+    rustix::mount::unmount(mount.point.as_os_str(), flags).call(call)
+}
+
+/// Tells when the container's union is gone for everybody: its file system is, not only the mounts of it that we know.
+#[derive(Debug)]
+pub(crate) struct LastSign(OwnedFd);
+
+impl LastSign {
+    /// Of the union that `mount` is; `None` if the kernel has none for us: inotify(7) has limits.
+    pub(crate) fn of(mount: &Mount) -> Option<Self> {
+        let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).ok()?;
+        // IN_UNMOUNT comes in any case; the root is never removed.
+        let flags = inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::DONT_FOLLOW;
+        inotify::add_watch(&fd, mount.point.as_os_str(), flags).ok()?;
+        Some(Self(fd))
+    }
+
+    /// Whether the file system came to its end, or does within a moment: the kernel may leave that to a work queue.
+    pub(crate) fn has_come(&self) -> bool {
+        let mut events = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut events, PollTimeout::from(LAST_SIGN_PATIENCE)), Ok(1))
     }
 }
 
@@ -166,8 +219,8 @@ fn decode(bytes: &[u8]) -> Result<(), SysError> {
     if bytes == 0_i32.to_le_bytes() { Ok(()) } else { Err(SysError::from_bytes(bytes)) }
 }
 
-/// After the death of a shim: processes in other mount namespaces that still have its union mounted. The kernel dropped
-/// the shim's own namespace with it, unless somebody else had entered.
+/// Processes in other mount namespaces that still have a container's union mounted. The kernel drops the namespaces of shim
+/// and init with these, unless somebody else has entered.
 pub(crate) fn foreign_holders(proc: BorrowedFd<'_>, state_directory: &str) -> Vec<Holder> {
     let upper = upper_option(state_directory);
     let mut seen: Vec<(std::ffi::CString, bool)> = Vec::new();
