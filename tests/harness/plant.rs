@@ -9,9 +9,12 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::{
+    io::Errno,
+    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags},
+};
 
-use super::{Sandbox, processes, tree::Tree};
+use super::{PATIENCE, Sandbox, holds_within, processes, tree::Tree};
 
 /// A bind mount of a directory, unmounted at the end of the test.
 #[derive(Debug)]
@@ -30,7 +33,12 @@ impl Bind {
     /// Unmounts it; a mount that somebody took away is a failure.
     #[track_caller]
     pub(crate) fn remove(self) {
-        let result = rustix::mount::unmount(&self.0, UnmountFlags::NOFOLLOW);
+        // Whoever has just looked at it may have it open still.
+        let mut result = Ok(());
+        holds_within(PATIENCE, || {
+            result = rustix::mount::unmount(&self.0, UnmountFlags::NOFOLLOW);
+            result != Err(Errno::BUSY)
+        });
         assert!(result.is_ok(), "the bind on {} is not there any more: {result:?}", self.0.display());
     }
 

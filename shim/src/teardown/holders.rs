@@ -17,13 +17,13 @@ use crate::{aside::Aside, mountinfo};
 /// How long a look may take; thousands of processes need a part of it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Processes that have a root, working directory, program, open file or mapping on the mount `id`; `None` if that cannot be
-/// found out in time.
-pub(crate) fn of_mount(proc: BorrowedFd<'_>, id: u64) -> Option<Vec<Holder>> {
+/// Processes that have a root, working directory, program, open file or mapping on one of the mounts `ids`; `None` if that
+/// cannot be found out in time.
+pub(crate) fn of_mounts(proc: BorrowedFd<'_>, ids: &[u64]) -> Option<Vec<Holder>> {
     let own = std::process::id();
     let work = || {
         let lines =
-            look(proc, own, id).into_iter().map(|Holder { pid, program }| format!("{pid} {program}\n"));
+            look(proc, own, ids).into_iter().map(|Holder { pid, program }| format!("{pid} {program}\n"));
         (lines.collect::<String>().into_bytes(), None)
     };
     let aside = Aside::start(&[proc], work).ok()?;
@@ -46,10 +46,10 @@ fn parse(lines: &str) -> Vec<Holder> {
 }
 
 /// In a copy of the process `own`.
-fn look(proc: BorrowedFd<'_>, own: u32, id: u64) -> Vec<Holder> {
+fn look(proc: BorrowedFd<'_>, own: u32, ids: &[u64]) -> Vec<Holder> {
     let aside = std::process::id();
     let others: Vec<u32> = pids(proc).into_iter().filter(|pid| ![own, aside].contains(pid)).collect();
-    let mut found: Vec<u32> = others.iter().copied().filter(|pid| holds(proc, *pid, id)).collect();
+    let mut found: Vec<u32> = others.iter().copied().filter(|pid| holds(proc, *pid, ids)).collect();
     if found.is_empty() {
         // A call that waits on it holds it too, and no descriptor shows that: an aside of ours that never came back.
         let here = namespace(proc, own);
@@ -87,10 +87,10 @@ pub(crate) fn pids(proc: BorrowedFd<'_>) -> Vec<u32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok()).collect()
 }
 
-fn holds(proc: BorrowedFd<'_>, pid: u32, mount: u64) -> bool {
+fn holds(proc: BorrowedFd<'_>, pid: u32, mounts: &[u64]) -> bool {
     let is_on = |link: &str| {
         // Followed: these links lead to the object itself, not to a path.
-        mountinfo::id_at(proc, link, AtFlags::empty()).is_ok_and(|id| id == mount)
+        mountinfo::id_at(proc, link, AtFlags::empty()).is_ok_and(|id| mounts.contains(&id))
     };
     ["cwd", "root", "exe"].iter().any(|name| is_on(&format!("{pid}/{name}")))
         || ["fd", "map_files"].iter().any(|directory| {

@@ -147,8 +147,14 @@ fn ended(proc: BorrowedFd<'_>, mount: &Mount, outcome: Result<(), SysError>) -> 
     match outcome {
         Ok(()) => Progress::Done,
         Err(error) => {
-            let holders = holders::of_mount(proc, mount.id);
-            if error.errno() == Some(Errno::BUSY) && !mount.may_hang() && holders.as_deref() == Some(&[]) {
+            let Ok(mounts) = mountinfo::read_at(proc, "self") else {
+                return Progress::Busy(Busy { error, holders: Vec::new() });
+            };
+            let below = below(&mounts, mount.id);
+            let ids: Vec<u64> = below.iter().map(|mount| mount.id).chain([mount.id]).collect();
+            let holders = holders::of_mounts(proc, &ids);
+            let unreachable = holders.as_deref() == Some(&[]) && !below.iter().any(is_at_its_path);
+            if error.errno() == Some(Errno::BUSY) && !mount.may_hang() && unreachable {
                 return match drop_with_unreachable(mount) {
                     Ok(()) => Progress::Done,
                     Err(error) => Progress::Busy(Busy { error, holders: Vec::new() }),
@@ -178,12 +184,28 @@ fn detach(proc: BorrowedFd<'_>, mount: &Mount) -> Result<(), SysError> {
     Err(SysError::new(format!("umount2(\"{}\")", mount.point.display()), moved))
 }
 
-/// Of a mount that is busy though no process is on it: it has a mount below it that no path leads to, since a directory above
-/// that was moved out of what is mounted here, or to a path longer than the kernel takes. In this namespace of ours, in which
-/// nobody is, it goes with all below it.
+/// All mounts below the mount `id`, at any depth.
+fn below(mounts: &[Mount], id: u64) -> Vec<Mount> {
+    let mut found: Vec<Mount> = Vec::new();
+    let mut ids = vec![id];
+    while let Some(id) = ids.pop() {
+        let children = mounts.iter().filter(|mount| mount.parent == id && mount.id != id);
+        ids.extend(children.clone().map(|mount| mount.id));
+        found.extend(children.cloned());
+    }
+    found
+}
+
+fn is_at_its_path(mount: &Mount) -> bool {
+    mountinfo::id_at(CWD, &mount.point, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|id| id == mount.id)
+}
+
+/// Of a mount that is busy though no process is on it or on what is below: it has a mount below it that no path leads to, since
+/// a directory above that was moved out of what is mounted here, or to a path longer than the kernel takes. In this namespace
+/// of ours, in which nobody is, it goes with all below it.
 fn drop_with_unreachable(mount: &Mount) -> Result<(), SysError> {
     let call = || format!("umount2(\"{}\", MNT_DETACH)", mount.point.display());
-    if mountinfo::id_at(CWD, &mount.point, AtFlags::SYMLINK_NOFOLLOW)? != mount.id {
+    if !is_at_its_path(mount) {
         return Err(SysError::new(call(), Errno::BUSY));
     }
     let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
