@@ -106,6 +106,7 @@ fn teardown_goes_on_by_itself_when_a_shim_can_be_started_again(sandbox: &Sandbox
     assert_eq!(sandbox.ok(&["wait", "one"]), code.to_string());
 }
 
+#[expect(clippy::disallowed_methods, reason = "a tree of the sandbox; nothing is mounted in it")]
 fn status_that_was_told_without_a_run_directory_is_still_told_after_a_restart(sandbox: &Sandbox) {
     let id = sandbox.start_obedient("one", &[], 42);
     let shim = sandbox.shim_pid("one");

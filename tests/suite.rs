@@ -19,6 +19,7 @@ mod exec_errors;
 mod exit_status;
 mod fallbacks;
 mod found_by_review;
+mod found_by_review_races;
 mod found_by_review_shim;
 mod found_by_review_supervisor;
 mod harness;
@@ -112,6 +113,7 @@ fn main() -> ExitCode {
         cgroup_layouts::cases(),
         fallbacks::cases(),
         found_by_review_supervisor::cases(),
+        found_by_review_races::cases(),
         supervisor_kill::cases(),
         shim_kill::cases(),
         storm::cases(),

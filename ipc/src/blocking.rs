@@ -35,6 +35,7 @@ pub struct Connection {
     socket: UnixStream,
     decoder: Decoder,
     received: VecDeque<OwnedFd>,
+    left_unread: bool,
 }
 
 /// What a read of a connection gave.
@@ -51,7 +52,7 @@ pub enum Received<M> {
 impl Connection {
     /// Takes over a connected socket.
     pub fn new(socket: UnixStream) -> Self {
-        Self { socket, decoder: Decoder::new(), received: VecDeque::new() }
+        Self { socket, decoder: Decoder::new(), received: VecDeque::new(), left_unread: false }
     }
 
     /// The socket, for poll(2) and deadlines.
@@ -111,6 +112,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::NotYet),
                 // The other side closed without reading all that we sent; what it sent has come before this.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    self.left_unread = true;
                     return if self.decoder.has_partial() {
                         Err(ConnectionError::Torn)
                     } else {
@@ -121,6 +123,12 @@ impl Connection {
             }
             self.received.extend(descriptors);
         }
+    }
+
+    /// After its end: whether the other side closed without having read all that we sent. What came last of it was then no
+    /// whole message there.
+    pub fn has_left_unread(&self) -> bool {
+        self.left_unread
     }
 
     /// A message that was already read, without touching the socket.
@@ -159,5 +167,21 @@ mod tests {
         assert!(!text.is_empty());
         drop(left);
         assert!(matches!(right.receive::<ToShim>().expect("receive"), Received::Closed));
+        assert!(!right.has_left_unread());
+    }
+
+    #[test]
+    fn what_the_other_side_has_not_read_is_told_from_what_it_has() {
+        for reads in [true, false] {
+            let (left, right) = UnixStream::pair().expect("socketpair");
+            let (mut left, mut right) = (Connection::new(left), Connection::new(right));
+            left.send(&ToShim::Signal(1)).expect("send");
+            if reads {
+                assert!(matches!(right.receive().expect("receive"), Received::Message(ToShim::Signal(1))));
+            }
+            drop(right);
+            assert!(matches!(left.receive::<ToShim>().expect("receive"), Received::Closed));
+            assert_eq!(left.has_left_unread(), !reads);
+        }
     }
 }

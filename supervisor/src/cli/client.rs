@@ -37,6 +37,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const LAUNCH_PAUSE: Duration = Duration::from_millis(500);
 /// A supervisor that was just killed still accepts for a moment. So long a request that may be repeated is asked again.
 const DYING: Duration = Duration::from_secs(2);
+/// How long a request that was not read is sent to one supervisor after the other.
+const RESENDING: Duration = Duration::from_secs(30);
 /// Longer socket paths do not fit sockaddr_un (108 bytes with the final NUL).
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -155,7 +157,7 @@ impl Client {
         let mut first = None;
         loop {
             let asked = Instant::now();
-            let answer = self.send(request, &[]).and_then(|()| self.receive());
+            let answer = self.ask_with(request, &[]);
             let hung_up = matches!(answer, Err(CliError::NoAnswer | CliError::Connection { .. }));
             // One that has served us for a while is another than the one before.
             if asked.elapsed() > DYING {
@@ -172,12 +174,39 @@ impl Client {
         }
     }
 
+    /// Asks, with descriptors that ride along, and waits for the answer. What a supervisor has not read is sent to the next.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) fn ask_with(
+        &mut self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Response, CliError> {
+        let again = self.again();
+        loop {
+            match self.send(request, descriptors).and_then(|()| self.receive()) {
+                Err(CliError::Unread) => *self = again.next()?,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Where the next supervisor can be had, if this one does not read a request.
+    pub(crate) fn again(&self) -> Again {
+        Again { instance: self.instance.clone(), until: Instant::now() + RESENDING }
+    }
+
     /// Asks, with descriptors that ride along.
     ///
     /// # Errors
-    /// If the connection fails.
+    /// [`CliError::Unread`] if the supervisor hung up, which can then not have read it whole; or if the connection fails.
     pub(crate) fn send(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), CliError> {
-        self.connection.send_with(request, descriptors).map_err(connection_error)
+        const HUNG_UP: [io::ErrorKind; 2] = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+        match self.connection.send_with(request, descriptors) {
+            Err(ConnectionError::Io(error)) if HUNG_UP.contains(&error.kind()) => Err(CliError::Unread),
+            sent => sent.map_err(connection_error),
+        }
     }
 
     /// Waits for the answer to the oldest open request.
@@ -185,10 +214,16 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub(crate) fn receive(&mut self) -> Result<Response, CliError> {
+        self.heard()?.ok_or_else(timed_out)
+    }
+
+    /// `None` when nothing came in the time that is set.
+    fn heard(&mut self) -> Result<Option<Response>, CliError> {
         match self.connection.receive().map_err(connection_error)? {
             Received::Message(Response::Error(error)) => Err(error.into()),
-            Received::Message(response) => Ok(response),
-            Received::NotYet => Err(timed_out()),
+            Received::Message(response) => Ok(Some(response)),
+            Received::NotYet => Ok(None),
+            Received::Closed if self.connection.has_left_unread() => Err(CliError::Unread),
             Received::Closed => Err(CliError::NoAnswer),
         }
     }
@@ -198,9 +233,34 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`], and when the time is over.
     pub(crate) fn ask_within(&mut self, request: &Request, deadline: Duration) -> Result<Response, CliError> {
-        let set = self.connection.socket().set_read_timeout(Some(deadline));
-        set.map_err(|source| CliError::Call { action: "set a deadline", source })?;
+        self.wait_no_longer_than(deadline)?;
         self.ask(request)
+    }
+
+    /// Asks once and waits no longer than `deadline`, which holds for all that is waited for on this connection from now on;
+    /// `None` when the time is over.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(crate) fn answer_within(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<Option<Response>, CliError> {
+        self.wait_no_longer_than(deadline)?;
+        self.send(request, &[])?;
+        self.heard()
+    }
+
+    fn wait_no_longer_than(&self, deadline: Duration) -> Result<(), CliError> {
+        let set = self.connection.socket().set_read_timeout(Some(deadline));
+        set.map_err(|source| CliError::Call { action: "set a deadline", source })
+    }
+
+    /// The process that listens, as the kernel has kept it: unix(7), SO_PEERCRED.
+    pub(crate) fn peer(&self) -> Option<i32> {
+        let peer = rustix::net::sockopt::socket_peercred(self.connection.socket()).ok()?;
+        Some(peer.pid.as_raw_nonzero().get())
     }
 
     /// Asks for something that has no answer but that it was done.
@@ -232,9 +292,7 @@ impl Client {
         deadline: Duration,
     ) -> Result<ContainerInfo, CliError> {
         // A deadline of nothing would be none.
-        let deadline = deadline.max(Duration::from_millis(1));
-        let set = self.connection.socket().set_read_timeout(Some(deadline));
-        set.map_err(|source| CliError::Call { action: "set a deadline", source })?;
+        self.wait_no_longer_than(deadline.max(Duration::from_millis(1)))?;
         self.inspect(container)
     }
 
@@ -267,6 +325,29 @@ impl Client {
     /// The bare connection, for poll(2).
     pub(crate) fn into_connection(self) -> Connection {
         self.connection
+    }
+}
+
+/// For a request that was not read: where the next supervisor is, and until when it is asked.
+#[derive(Debug)]
+pub(crate) struct Again {
+    instance: Option<Instance>,
+    until: Instant,
+}
+
+impl Again {
+    /// A connection to the next one.
+    ///
+    /// # Errors
+    /// [`CliError::Unread`] when no other is to be asked, or it was tried for too long; or if none can be started.
+    pub(crate) fn next(&self) -> Result<Client, CliError> {
+        match &self.instance {
+            Some(instance) if Instant::now() < self.until => {
+                std::thread::sleep(RETRY_PAUSE);
+                instance.connect()
+            }
+            Some(_) | None => Err(CliError::Unread),
+        }
     }
 }
 

@@ -128,6 +128,9 @@ pub(crate) enum CliError {
     /// It hung up before it answered.
     #[error("the supervisor ended before it answered; what became of the request is not known")]
     NoAnswer,
+    /// It hung up without having read the request.
+    #[error("the supervisor ended before it read the request, nothing was done: try again")]
+    Unread,
     /// An answer to another question.
     #[error(
         "the supervisor gave an answer to another question; client and supervisor may be of different versions"
@@ -196,6 +199,7 @@ impl CliError {
             | CliError::Connection { .. }
             | CliError::Codec(_)
             | CliError::NoAnswer
+            | CliError::Unread
             | CliError::Registry { .. }
             | CliError::NotPulled { .. }
             | CliError::WrongAnswer => match rule {

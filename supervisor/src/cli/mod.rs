@@ -21,6 +21,7 @@ mod output;
 mod progress;
 mod ps;
 mod registry;
+mod replace;
 mod resolve;
 mod run;
 mod signals;
@@ -143,7 +144,8 @@ fn dispatch(line: &CommandLine) -> Result<Outcome, CliError> {
             }
             return Ok(Outcome::Serve(instance.config.clone()));
         }
-        Verb::Start(args) if args.containers.is_empty() => system::start(instance, args.replace)?,
+        Verb::Start(args) if args.containers.is_empty() && args.replace => replace::replace(instance)?,
+        Verb::Start(args) if args.containers.is_empty() => system::start(instance)?,
         Verb::Start(args) => run::start(instance, args)?,
         Verb::Stop(args) => targets::stop(instance, args)?,
         Verb::Kill(args) => targets::kill(instance, args)?,

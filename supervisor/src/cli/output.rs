@@ -7,13 +7,14 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
+use mysup_ipc::teardown::TeardownReport;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     unistd,
 };
 
-use super::error::CliError;
+use super::{describe, error::CliError};
 
 /// Writes a text to stdout.
 ///
@@ -36,6 +37,13 @@ pub(crate) fn complain(message: &str) {
     let line = format!("mysup: {}\n", message.replace('\n', " "));
     // Nobody is left to be told if stderr is closed.
     let _ = write(io::stderr().as_fd(), line.as_bytes());
+}
+
+/// One line for each step of a teardown that could not be done.
+pub(crate) fn warn_of_leftovers(report: &TeardownReport) {
+    for step in report.failures() {
+        complain(&format!("warning: the container's teardown is not finished: {}", describe::failure(step)));
+    }
 }
 
 /// The error and its causes as one line for people on stderr.

@@ -89,7 +89,7 @@ fn run_once(instance: &Instance, args: &RunArgs) -> Result<u8, CliError> {
     let request = Request::Run { config, attach: !args.detach };
     if args.detach {
         let descriptors: Vec<_> = archive.iter().map(AsFd::as_fd).collect();
-        let answer = client.send(&request, &descriptors).and_then(|()| client.receive());
+        let answer = client.ask_with(&request, &descriptors);
         let id = match answer.and_then(created) {
             Ok(id) => id,
             Err(error) => return Err(cid_file.abandon(error)),
@@ -133,8 +133,7 @@ fn create_once(instance: &Instance, args: &ContainerArgs) -> Result<u8, CliError
     let cid_file = CidFile::reserve(args.cidfile.as_deref())?;
     let answer = connected(instance, args, &mut config).and_then(|mut client| {
         let descriptors: Vec<_> = archive.iter().map(AsFd::as_fd).collect();
-        client.send(&Request::Create(config), &descriptors)?;
-        client.receive()
+        client.ask_with(&Request::Create(config), &descriptors)
     });
     match answer.and_then(created) {
         Ok(id) => {

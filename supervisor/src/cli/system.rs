@@ -16,18 +16,13 @@ use super::{
     template::Template,
     values::Invalid,
 };
-use crate::{error::chain, images::Limits, shim_link::spawn::Spawner};
+use crate::images::Limits;
 
 /// Starts the supervisor in the background and returns when it answers.
 ///
 /// # Errors
-/// If one runs already, naming its pid, and is not to be replaced; or it cannot be started.
-pub(crate) fn start(instance: &Instance, replace: bool) -> Result<u8, CliError> {
-    if replace {
-        // Before the old one goes: a new one without a shim could not take its place.
-        Spawner::find().map_err(|error| CliError::Launch { reason: chain(&error) })?;
-        end(instance, false)?;
-    }
+/// If one runs already, naming its pid; or it cannot be started.
+pub(crate) fn start(instance: &Instance) -> Result<u8, CliError> {
     let deadline = Instant::now() + DYING;
     loop {
         // One that was just killed still accepts for a moment, and answers nothing.
@@ -69,19 +64,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// # Errors
 /// If it refuses or cannot be reached.
 pub(crate) fn shutdown(instance: &Instance, args: &ShutdownArgs) -> Result<u8, CliError> {
-    if !end(instance, args.containers)? {
+    let Some(client) = instance.connect_running()? else {
         output::complain("no supervisor is running");
+        return Ok(0);
+    };
+    let mut client = client.asked_once();
+    match client.demand(&Request::Shutdown { containers: args.containers }) {
+        // It says so just before its end; the end is when it hangs up.
+        Ok(()) => client.wait_for_end(),
+        // It was ending already.
+        Err(CliError::Unread) => {}
+        Err(error) => return Err(error),
     }
     Ok(0)
-}
-
-/// Ends the supervisor, if one runs; whether one did.
-fn end(instance: &Instance, containers: bool) -> Result<bool, CliError> {
-    let Some(mut client) = instance.connect_running()? else { return Ok(false) };
-    client.demand(&Request::Shutdown { containers })?;
-    // It says so just before its end; the end is when it hangs up.
-    client.wait_for_end();
-    Ok(true)
 }
 
 /// `info`.

@@ -145,7 +145,12 @@ fn ask_each(
             open.push((container, sent.map(|()| client)));
         }
         for (container, client) in open {
-            let answer = client.and_then(|mut client| client.receive());
+            let answer = match client.and_then(|mut client| client.receive()) {
+                Err(CliError::Unread) => {
+                    instance.connect().and_then(|mut next| next.ask_with(&request(container), &[]))
+                }
+                answer => answer,
+            };
             match answered(container, answer) {
                 Ok(()) => {}
                 Err(error @ CliError::ReaderGone) => return Err(error),

@@ -117,8 +117,13 @@ impl Api {
     }
 
     async fn shut_down(&self, containers: bool) -> Response {
+        if !containers {
+            // From now on nothing is read any more: a refusal would be no use to a client that can ask the next one.
+            self.shutdown.finish();
+            return Response::Done;
+        }
         self.shutdown.close();
-        if containers && let Err(error) = finished(self.operations.clone().stop_all()).await {
+        if let Err(error) = finished(self.operations.clone().stop_all()).await {
             // The end was asked for, and comes.
             tracing::warn!(error = %error.message, "cannot stop all containers, continuing");
         }

@@ -82,11 +82,11 @@ async fn converse(socket: UnixStream, api: Api, shutdown: Shutdown) {
     let mut client = Framed::new(socket);
     loop {
         let request = tokio::select! {
-            // A request that is here already is answered, if only with a refusal.
+            // What is not read now is seen by its client to be unread, and sent to the next supervisor.
             biased;
+            () = shutdown.over() => return,
             // No deadline: a client may keep a connection open, it costs one slot.
             request = client.receive::<Request>() => request,
-            () = shutdown.over() => return,
         };
         let response = match request {
             Ok(Some(request)) => {

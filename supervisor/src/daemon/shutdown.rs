@@ -45,9 +45,9 @@ impl Shutdown {
         })
     }
 
-    /// Whether requests are refused.
+    /// Whether requests are refused. One that was read before everything ended is not: it is under way.
     pub(super) fn is_closing(&self) -> bool {
-        *self.phase.borrow() != Phase::Serving
+        *self.phase.borrow() == Phase::Closing
     }
 
     /// Everything ends now.

@@ -35,7 +35,7 @@ pub(crate) fn released(run_directory: &Path) -> io::Result<Option<Release>> {
         | JournalEntry::Mountpoint
         | JournalEntry::Unknown => None,
     };
-    Ok(entries(run_directory)?.into_iter().filter_map(release).last())
+    Ok(entries(run_directory)?.into_iter().filter_map(release).next_back())
 }
 
 /// The boot that a container's journal names. Blocks.

@@ -27,7 +27,6 @@ use mysup_ipc::{
     id::ContainerId,
     plan::AttachPlan,
     shim::{FromShim, Role, ToShim},
-    teardown::TeardownReport,
 };
 use nix::{
     errno::Errno,
@@ -98,15 +97,27 @@ pub(crate) fn attached(
     created: Created<'_>,
 ) -> Result<Ended, CliError> {
     let failed = |action| move |source| CliError::Call { action, source };
-    let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
-    ours.set_nonblocking(true).map_err(failed("set up a socket"))?;
     // From here on no signal is lost, and none kills us with the terminal in raw mode.
-    let signals = Signals::take().map_err(failed("take signals"))?;
-    let descriptors: Vec<BorrowedFd<'_>> =
-        archive.map(AsFd::as_fd).into_iter().chain([theirs.as_fd()]).collect();
-    client.send(request, &descriptors)?;
-    drop(theirs);
-    Attachment::new(Connection::new(ours), Some(client.into_connection()), signals, wish).stay(created)
+    let mut signals = Signals::take().map_err(failed("take signals"))?;
+    let mut early_signal = None;
+    let again = client.again();
+    loop {
+        let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
+        ours.set_nonblocking(true).map_err(failed("set up a socket"))?;
+        let descriptors: Vec<BorrowedFd<'_>> =
+            archive.map(AsFd::as_fd).into_iter().chain([theirs.as_fd()]).collect();
+        let sent = client.send(request, &descriptors);
+        drop(theirs);
+        let supervisor = Some(client.into_connection());
+        let mut attachment = Attachment::new(Connection::new(ours), supervisor, signals, wish);
+        attachment.early_signal = early_signal;
+        match sent.and_then(|()| attachment.stay(&mut *created)) {
+            Err(CliError::Unread) => {}
+            outcome => return outcome,
+        }
+        (signals, early_signal) = (attachment.signals, attachment.early_signal);
+        client = again.next()?;
+    }
 }
 
 /// Attaches again to a container whose shim was replaced, over a connection to the new one, which gets the `terminal` that
@@ -328,7 +339,7 @@ impl Attachment<'_> {
             }
             FromShim::Leftover(report) => {
                 self.raw = None;
-                warn_of_leftovers(&report);
+                output::warn_of_leftovers(&report);
                 self.shim_is_done();
             }
             FromShim::TornDown(_) => self.shim_is_done(),
@@ -382,6 +393,7 @@ impl Attachment<'_> {
                 self.supervisor = Some(supervisor);
                 Ok(())
             }
+            Ok(Received::Closed) if supervisor.has_left_unread() => Err(CliError::Unread),
             // It died. The container may live: its shim says so.
             Ok(Received::Closed) => Ok(()),
             Err(ConnectionError::Io(_) | ConnectionError::Torn) => Ok(()),
@@ -477,16 +489,6 @@ impl Attachment<'_> {
                 }
             }
         }
-    }
-}
-
-/// One line for each step of a teardown that could not be done.
-fn warn_of_leftovers(report: &TeardownReport) {
-    for step in report.failures() {
-        output::complain(&format!(
-            "warning: the container's teardown is not finished: {}",
-            super::describe::failure(step)
-        ));
     }
 }
 

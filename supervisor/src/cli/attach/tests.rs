@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use mysup_ipc::teardown::TeardownReport;
 use mysup_ipc::{
     blocking::ConnectionError, container::ContainerState, error::ErrorCode, exit::ExitReport, shim::Stream,
 };

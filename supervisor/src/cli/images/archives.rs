@@ -118,8 +118,7 @@ fn ask_with(
 ) -> Result<Response, CliError> {
     progress::while_told(screen, |told| {
         let descriptors: Vec<_> = [descriptor].into_iter().chain(told).collect();
-        client.send(request, &descriptors)?;
-        client.receive()
+        client.ask_with(request, &descriptors)
     })
 }
 
@@ -210,19 +209,26 @@ fn write_to_stdout(instance: &Instance, request: &Request, place: Place) -> Resu
         return Err(Invalid::new(reason).into());
     }
     let failed = |source| CliError::Call { action: "write to standard output", source };
-    let (mut reader, writer) = io::pipe().map_err(failed)?;
     let mut client = instance.connect()?;
-    client.send(request, &[writer.as_fd()])?;
-    drop(writer);
-    let copied = io::copy(&mut reader, &mut stdout.lock());
-    drop(reader);
-    let answer = match copied {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(CliError::ReaderGone),
-        Err(source) => return Err(failed(source)),
-        Ok(_) => client.receive()?,
-    };
-    let Response::Done = answer else { return Err(CliError::WrongAnswer) };
-    Ok(0)
+    let again = client.again();
+    loop {
+        let (mut reader, writer) = io::pipe().map_err(failed)?;
+        let sent = client.send(request, &[writer.as_fd()]);
+        drop(writer);
+        let copied = io::copy(&mut reader, &mut stdout.lock());
+        drop(reader);
+        match copied {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(CliError::ReaderGone),
+            Err(source) => return Err(failed(source)),
+            Ok(_) => {}
+        }
+        match sent.and_then(|()| client.receive()) {
+            Err(CliError::Unread) => client = again.next()?,
+            Ok(Response::Done) => return Ok(0),
+            Ok(_) => return Err(CliError::WrongAnswer),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Into a file without a name, which gets it at the end. What is no regular file is written to as it is.

@@ -210,8 +210,7 @@ fn hand_over(
     loop {
         let answer = progress::while_told(screen, |told| {
             let descriptors: Vec<_> = [spool.as_fd()].into_iter().chain(told).collect();
-            client.send(request, &descriptors)?;
-            client.receive()
+            client.ask_with(request, &descriptors)
         });
         match answer {
             Err(CliError::NoAnswer | CliError::Connection { .. }) if begun.elapsed() < PATIENCE => {

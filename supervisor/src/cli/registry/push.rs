@@ -41,8 +41,7 @@ pub(crate) fn push(instance: &Instance, args: &PushArgs) -> Result<u8, CliError>
     let request = Request::Image(ImageRequest::Save { images: vec![name.clone()], format, compression });
     let saved = progress::while_told(&mut screen, |told| {
         let descriptors: Vec<_> = [spool.as_fd()].into_iter().chain(told).collect();
-        client.send(&request, &descriptors)?;
-        client.receive()
+        client.ask_with(&request, &descriptors)
     })?;
     let Response::Done = saved else { return Err(CliError::WrongAnswer) };
     let mut program = Program::start(&name)?;
