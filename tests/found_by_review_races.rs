@@ -1,11 +1,23 @@
 //! What a review has found where supervisors come and go: a request that nobody has read, an operation that had begun.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
-use crate::harness::{Case, Sandbox};
+use mysup_ipc::layout;
+use rustix::process::Signal;
+
+use crate::harness::{Case, Sandbox, inspect, processes, wait_until};
 
 pub(crate) fn cases() -> Vec<Case> {
-    crate::cases![replacements_at_once_all_succeed_and_what_runs_beside_them_does_not_notice]
+    crate::cases![
+        replacements_at_once_all_succeed_and_what_runs_beside_them_does_not_notice,
+        stop_under_way_is_kept_when_shim_and_supervisor_die,
+        stop_under_way_is_kept_by_one_shim_after_the_other,
+        forced_removal_under_way_goes_on_when_shim_and_supervisor_die,
+        forced_removal_that_waits_is_not_forgotten_with_its_supervisor,
+    ]
 }
 
 fn replacements_at_once_all_succeed_and_what_runs_beside_them_does_not_notice(sandbox: &Sandbox) {
@@ -46,4 +58,90 @@ fn replacements_at_once_all_succeed_and_what_runs_beside_them_does_not_notice(sa
             ran.expect("every run prints its output once and succeeds");
         }
     });
+}
+
+/// A program that is asked to stop, says so, and goes on.
+fn start_stubborn(sandbox: &Sandbox) {
+    sandbox.start("one", &[], "trap 'echo asked' TERM; echo up; while :; do sleep 0.02; done");
+    wait_until("the program is up", || sandbox.ok(&["logs", "one"]).contains("up"));
+}
+
+/// Asks it to stop, until it has heard of that.
+fn begin_stop(sandbox: &Sandbox, grace: &str) -> crate::harness::command::Client {
+    let stop = sandbox.call(&["stop", "-t", grace, "one"]).start();
+    wait_until("the program was asked", || sandbox.ok(&["logs", "one"]).contains("asked"));
+    stop
+}
+
+fn kill_shim(sandbox: &Sandbox) {
+    let shim = sandbox.shim_pid("one");
+    processes::signal(shim, Signal::KILL);
+    wait_until("the shim is dead", || !processes::is_alive(shim));
+}
+
+fn stop_under_way_is_kept_when_shim_and_supervisor_die(sandbox: &Sandbox) {
+    start_stubborn(sandbox);
+    let begun = Instant::now();
+    let stop = begin_stop(sandbox, "4");
+    let (shim, init) = (sandbox.shim_pid("one"), sandbox.init_pid("one"));
+    // It would ask again.
+    stop.signal(Signal::KILL);
+    processes::signal(shim, Signal::KILL);
+    sandbox.kill_supervisor();
+    stop.wait();
+    wait_until("the shim is dead", || !processes::is_alive(shim));
+    assert!(processes::is_alive(init), "not yet");
+    sandbox.ok(&["start"]);
+    sandbox.wait_status("one", "exited");
+    assert!(
+        begun.elapsed() >= Duration::from_secs(4),
+        "it has its grace, and was killed after {:?}",
+        begun.elapsed()
+    );
+    assert_eq!(inspect::number(&sandbox.inspect("one"), "State.ExitCode"), 137);
+}
+
+fn stop_under_way_is_kept_by_one_shim_after_the_other(sandbox: &Sandbox) {
+    start_stubborn(sandbox);
+    let begun = Instant::now();
+    let stop = begin_stop(sandbox, "4");
+    for _ in 0..2 {
+        kill_shim(sandbox);
+    }
+    assert_eq!(stop.wait().code, 0);
+    assert!(
+        begun.elapsed() >= Duration::from_secs(4),
+        "it has its grace, and was killed after {:?}",
+        begun.elapsed()
+    );
+    assert_eq!(inspect::number(&sandbox.inspect("one"), "State.ExitCode"), 137);
+}
+
+fn forced_removal_under_way_goes_on_when_shim_and_supervisor_die(sandbox: &Sandbox) {
+    start_stubborn(sandbox);
+    let (shim, init) = (sandbox.shim_pid("one"), sandbox.init_pid("one"));
+    let note = sandbox.state_directory("one").join(layout::DOOMED);
+    // So that it does not come to it.
+    processes::signal(shim, Signal::STOP);
+    let removal = sandbox.call(&["rm", "-f", "one"]).start();
+    wait_until("the removal has begun", || note.exists());
+    removal.signal(Signal::KILL);
+    sandbox.kill_supervisor();
+    processes::signal(shim, Signal::KILL);
+    removal.wait();
+    wait_until("the shim is dead", || !processes::is_alive(shim));
+    sandbox.ok(&["start"]);
+    wait_until("it is removed", || sandbox.status("one") == "absent");
+    assert!(!processes::is_alive(init));
+}
+
+fn forced_removal_that_waits_is_not_forgotten_with_its_supervisor(sandbox: &Sandbox) {
+    start_stubborn(sandbox);
+    let shim = sandbox.shim_pid("one");
+    processes::signal(shim, Signal::STOP);
+    sandbox.refused(&["rm", "-f", "one"], 1, &["it is removed when that is over"]);
+    sandbox.kill_supervisor();
+    sandbox.ok(&["start"]);
+    processes::signal(shim, Signal::CONT);
+    wait_until("it is removed", || sandbox.status("one") == "absent");
 }

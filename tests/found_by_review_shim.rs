@@ -151,6 +151,7 @@ fn ticks(pid: i32) -> u64 {
     fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum()
 }
 
+#[expect(clippy::disallowed_methods, reason = "as its tracer the test is the only one who waits for it")]
 fn traced_init_costs_nothing_and_is_named(sandbox: &Sandbox) {
     sandbox.start("one", &[], "exec sleep 1000");
     let (shim, init) = (sandbox.shim_pid("one"), sandbox.init_pid("one"));

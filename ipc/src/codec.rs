@@ -134,6 +134,10 @@ impl Message for crate::teardown::JournalEntry {
     const KIND: Kind = Kind::Journal;
     const UNKNOWN: Option<Self> = Some(Self::Unknown);
 }
+impl Message for crate::stop::StopUnderWay {
+    const KIND: Kind = Kind::StopRecord;
+    const UNKNOWN: Option<Self> = None;
+}
 impl Message for crate::progress::Progress {
     const KIND: Kind = Kind::Progress;
     const UNKNOWN: Option<Self> = None;

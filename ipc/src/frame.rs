@@ -43,17 +43,19 @@ pub enum Kind {
     ToRegistry = 9,
     /// [`crate::registry::FromRegistry`]
     FromRegistry = 10,
+    /// [`crate::stop::StopUnderWay`] on disk
+    StopRecord = 11,
 }
 
 impl Kind {
     fn from_number(number: u16) -> Option<Self> {
         use Kind::{
-            ExitRecord, FromRegistry, FromShim, Journal, Progress, Request, Response, TeardownRecord,
-            ToRegistry, ToShim,
+            ExitRecord, FromRegistry, FromShim, Journal, Progress, Request, Response, StopRecord,
+            TeardownRecord, ToRegistry, ToShim,
         };
         [Request, Response, ToShim, FromShim, ExitRecord, TeardownRecord, Journal]
             .into_iter()
-            .chain([Progress, ToRegistry, FromRegistry])
+            .chain([Progress, ToRegistry, FromRegistry, StopRecord])
             .find(|kind| *kind as u16 == number)
     }
 }

@@ -1,10 +1,10 @@
 //! Where things are on disk: the names that supervisor and shim must agree on.
 //!
 //! ```text
-//! ROOT/containers/<id>/       config.json (ephemeral.json)  exit  teardown  lock  log log.1 ...  upper/ work/ init/ stage/
+//! ROOT/containers/<id>/       config.json (ephemeral.json)  exit  teardown  (doomed)  lock  log log.1 ...  upper/ work/ init/ stage/
 //! ROOT/volumes/<name>/        volume.json  _data/  (fresh)  (_data.new/)
 //! ROOT/trash/                 what is to be deleted is renamed here first
-//! RUN_ROOT/containers/<id>/   shim.sock  journal  plan  start  init-status  stdin stdout stderr  mnt/
+//! RUN_ROOT/containers/<id>/   shim.sock  journal  plan  start  init-status  (stop)  stdin stdout stderr  mnt/
 //! ```
 
 /// File in a container's state directory: what was asked for (JSON, written by the supervisor).
@@ -16,6 +16,11 @@ pub const EPHEMERAL_CONFIG: &str = "ephemeral.json";
 pub const EXIT: &str = "exit";
 /// File in a container's state directory: the teardown report (one frame, written by the shim).
 pub const TEARDOWN: &str = "teardown";
+/// File in a container's state directory: it is being killed and removed (`rm -f`), and goes whatever dies meanwhile. What
+/// stands in it, if anything, is [`DOOMED_WITH_VOLUMES`].
+pub const DOOMED: &str = "doomed";
+/// The anonymous volumes of a doomed container go with it.
+pub const DOOMED_WITH_VOLUMES: &str = "volumes";
 /// File in a container's state directory: its exclusive flock is held by the living shim, for its whole life.
 pub const LOCK: &str = "lock";
 /// File in a container's state directory: the current log; older ones are `log.1`, `log.2`, ...
@@ -40,6 +45,8 @@ pub const INIT_STATUS: &str = "init-status";
 /// File in a container's run directory: locked (flock) by the init until it has executed its program or ended. If it could
 /// not execute it, the error number stands there (i32, little-endian), and behind it the name of the step that failed.
 pub const START: &str = "start";
+/// File in a container's run directory: the stop that is under way (see `stop.rs`), for a shim that adopts.
+pub const STOP: &str = "stop";
 /// Directory in a container's run directory: the mountpoint of its root file system, in the shim's mount namespace.
 pub const MOUNTPOINT: &str = "mnt";
 /// FIFO in a container's run directory: standard input of the program.

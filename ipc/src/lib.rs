@@ -53,5 +53,6 @@ pub mod progress;
 pub mod record;
 pub mod registry;
 pub mod shim;
+pub mod stop;
 pub mod storage;
 pub mod teardown;

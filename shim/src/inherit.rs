@@ -20,6 +20,7 @@ use mysup_ipc::{
 
 use crate::{
     cgroup::{self, Directory},
+    deadline::{self, Deadline},
     ending::Ending,
     error::{Call, SysError},
     hub::Hub,
@@ -60,6 +61,7 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
     if let Err(error) = cgroup::thaw(&cgroups) {
         tracing::warn!("{}, continuing", crate::error::chain(&error));
     }
+    let deadline = Deadline::new(run.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
     let parts = Parts {
         init: Init { pidfd, parent: Parent::another(run) },
         stdio,
@@ -67,11 +69,21 @@ pub(crate) fn adopt(control: UnixStream) -> Result<(), SysError> {
         log: open_log(&state, &plan)?,
         started_at,
         proc: rootfs::open_directory("/proc")?,
+        deadline,
     };
+    let stop = deadline::under_way(&order.run_dir);
+    if stop.is_some() {
+        hub.stopping();
+    }
     hub.adopted(pid, started_at, keepsakes);
     tracing::info!(init = pid, "adopted");
     point::after(point::Step::Adopt);
-    let report = Running::new(&plan, parts).until_exit(&mut hub)?;
+    let mut running = Running::new(&plan, parts);
+    if let Some((signal, left)) = stop {
+        // Once more: the dead shim may not have come to it.
+        running.begin_stop(signal, left, &mut hub);
+    }
+    let report = running.until_exit(&mut hub)?;
     let proc = rootfs::open_directory("/proc")?;
     let cgroups = open_cgroups(&entries)?;
     finish(&plan, Remains { lock, state, entries, proc, host: None, cgroups }, &report, hub)

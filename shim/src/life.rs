@@ -25,6 +25,7 @@ use mysup_ipc::{
 
 use crate::{
     cgroup::Directory,
+    deadline::Deadline,
     ending::Ending,
     error::{Call, StartError, Step, SysError},
     hub::Hub,
@@ -113,6 +114,8 @@ fn start(
     let client_owns_input = plan.attach.is_some_and(|attach| attach.stdin);
     hub.created(held.pid, keepsakes(&held.pidfd, &stdio, client_owns_input).step("start the init")?);
     let proc = ground.proc.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)").step("start the init")?;
+    let run = ground.run.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)").step("start the init")?;
+    let deadline = Deadline::new(run);
     let started_at = wall_clock();
     let entry = JournalEntry::Released { init_pid: held.pid, at: started_at };
     ground.journal.append(&entry).step("write the journal")?;
@@ -120,7 +123,7 @@ fn start(
     point::after(point::Step::Released);
     hub.started(started_at);
     let init = Init { pidfd: held.pidfd, parent: Parent::Us };
-    Ok(Running::new(plan, Parts { init, stdio, cgroups, log, started_at, proc }))
+    Ok(Running::new(plan, Parts { init, stdio, cgroups, log, started_at, proc, deadline }))
 }
 
 /// Opens the log; an earlier start's records stay.

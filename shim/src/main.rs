@@ -15,6 +15,7 @@
 
 mod aside;
 mod cgroup;
+mod deadline;
 mod ending;
 mod error;
 mod event_loop;

@@ -15,6 +15,7 @@ use mysup_ipc::{
 
 use crate::{
     cgroup::{self, Directory},
+    deadline::Deadline,
     error::SysError,
     event_loop::{Event, Watch},
     hub::Hub,
@@ -84,6 +85,8 @@ pub(crate) struct Parts {
     pub(crate) started_at: u64,
     /// /proc of the host.
     pub(crate) proc: OwnedFd,
+    /// When it is killed, if it is asked to stop.
+    pub(crate) deadline: Deadline,
 }
 
 /// Killed processes are gone sooner, unless they hang.
@@ -97,7 +100,6 @@ pub(crate) struct Running {
     /// The client that came with `run -i` ends the input when it leaves.
     input_follows_client: bool,
     stop: StopPlan,
-    kill_at: Option<Instant>,
     /// When it is said that what was killed is not gone.
     gone_by: Option<Instant>,
     /// The init has ended, and how is not known yet.
@@ -117,7 +119,6 @@ impl Running {
             input_ended: false,
             input_follows_client: with_client && plan.attach.is_some_and(|attach| attach.stdin),
             stop: plan.stop,
-            kill_at: None,
             gone_by: None,
             over: false,
             pause: Pause::default(),
@@ -174,7 +175,7 @@ impl Running {
         } else {
             watch.init(self.parts.init.pidfd.as_fd());
         }
-        watch.until(self.kill_at);
+        watch.until(self.parts.deadline.at());
         watch.until(self.gone_by);
         watch.until(self.pause.deadline());
         watch.wait()
@@ -255,20 +256,15 @@ impl Running {
         }
     }
 
-    fn begin_stop(&mut self, signal: u8, grace_ms: Option<u64>, hub: &mut Hub) {
+    /// Asks the program to end, and kills it when the grace is over.
+    pub(crate) fn begin_stop(&mut self, signal: u8, grace_ms: Option<u64>, hub: &mut Hub) {
         hub.stopping();
+        self.parts.deadline.begin(signal, grace_ms);
         self.signal(signal);
-        let end = grace_ms.and_then(|grace| Instant::now().checked_add(Duration::from_millis(grace)));
-        // An earlier end wins over one that was asked for before; nobody can prolong it.
-        self.kill_at = match (self.kill_at, end) {
-            (Some(old), Some(new)) => Some(old.min(new)),
-            (old, new) => old.or(new),
-        };
     }
 
     fn keep_deadline(&mut self, hub: &mut Hub) {
-        if self.kill_at.is_some_and(|at| at <= Instant::now()) {
-            self.kill_at = None;
+        if self.parts.deadline.take_over() {
             self.pause.end(hub, &self.parts.cgroups);
             self.gone_by = in_time(GONE_AFTER);
             // The init first: its pid namespace takes everything with it. The cgroup takes who came from outside.

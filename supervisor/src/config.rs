@@ -81,6 +81,11 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// The note of a removal by force that has begun.
+    pub(crate) fn doomed(&self) -> PathBuf {
+        self.state.join(layout::DOOMED)
+    }
+
     /// The file whose lock the living shim holds.
     pub(crate) fn lock(&self) -> PathBuf {
         self.state.join(layout::LOCK)

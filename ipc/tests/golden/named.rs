@@ -9,6 +9,7 @@ use mysup_ipc::{
     progress::{Progress, ProgressStep},
     registry::{FromRegistry, ToRegistry},
     shim::{FromShim, Role, Stream, ToShim},
+    stop::StopUnderWay,
     teardown::{JournalEntry, Outcome, StepKind, TeardownReport},
 };
 
@@ -72,6 +73,14 @@ impl Named for ExitReport {
 }
 
 impl Named for TeardownReport {
+    const ALL: &'static [&'static str] = &["record"];
+
+    fn name(&self) -> &'static str {
+        "record"
+    }
+}
+
+impl Named for StopUnderWay {
     const ALL: &'static [&'static str] = &["record"];
 
     fn name(&self) -> &'static str {

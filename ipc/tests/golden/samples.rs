@@ -17,6 +17,7 @@ use mysup_ipc::{
     },
     progress::ProgressStep,
     shim::{AdoptOrder, FromShim, Role, ShimReport, Stream, TeardownOrder, ToShim},
+    stop::StopUnderWay,
     teardown::{Holder, JournalEntry, Outcome, StepKind, TeardownReport, TeardownStep},
 };
 
@@ -405,6 +406,9 @@ fn from_shim() -> Vec<FromShim> {
     all
 }
 
+const STOPS: [StopUnderWay; 2] =
+    [StopUnderWay { signal: 15, kill_at: Some(83) }, StopUnderWay { signal: 2, kill_at: None }];
+
 fn journal() -> Vec<JournalEntry> {
     let begin = |lifetime| JournalEntry::Begin { boot_id: text("0-1"), lifetime };
     let mut all: Vec<JournalEntry> = LIFETIMES.map(begin).into_iter().collect();
@@ -439,6 +443,7 @@ pub(crate) fn all() -> Vec<Sample> {
     samples.extend(of("FromShim", from_shim()));
     samples.extend(of("ExitReport", STATUSES.map(exit).into()));
     samples.extend(of("TeardownReport", vec![teardown()]));
+    samples.extend(of("StopUnderWay", STOPS.into()));
     samples.extend(of("JournalEntry", journal()));
     samples.extend(of("Progress", PROGRESS.map(progress).into()));
     samples.extend(of("ToRegistry", to_registry()));

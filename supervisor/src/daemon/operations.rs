@@ -8,6 +8,7 @@ use mysup_ipc::{
     container::ContainerConfig,
     error::{ErrorCode, WireError},
     id::ContainerId,
+    record::Durability,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,7 +20,7 @@ use crate::{
     config::Config,
     error::system_failure,
     registry::{
-        Anonymous, Draft, Handle, Look, StartOrder, capabilities,
+        Anonymous, Draft, Handle, Look, StartOrder, capabilities, doomed,
         plan::{self, Attach, Machine},
         record::Record,
         state::{Live, State},
@@ -295,20 +296,36 @@ impl Operations {
         how: Removal,
         volumes: Volumes,
     ) -> Result<(), WireError> {
-        match (self.try_to_remove(&id, how, volumes).await, how) {
-            (Err(error), Removal::Force)
-                if matches!(error.code, ErrorCode::Timeout | ErrorCode::Leftover) =>
-            {
-                match self.registry.doom(&id, volumes.anonymous()).await {
-                    Ok(()) => {
-                        let message = format!("{}; it is removed when that is over", error.message);
-                        Err(WireError::new(error.code, message))
-                    }
-                    Err(gone) if gone.code == ErrorCode::NotFound => Ok(()),
-                    Err(_at_rest) => Err(error),
+        let outcome = self.try_to_remove(&id, how, volumes).await;
+        let error = match (outcome, how) {
+            (Err(error), Removal::Force) => error,
+            (outcome, _) => return outcome,
+        };
+        if matches!(error.code, ErrorCode::Timeout | ErrorCode::Leftover) {
+            match self.registry.doom(&id, volumes.anonymous()).await {
+                Ok(()) => {
+                    self.note_doom(&id, volumes).await;
+                    let message = format!("{}; it is removed when that is over", error.message);
+                    return Err(WireError::new(error.code, message));
                 }
+                Err(gone) if gone.code == ErrorCode::NotFound => return Ok(()),
+                Err(_at_rest) => {}
             }
-            (outcome, _) => outcome,
+        }
+        let places = self.config.places(&id);
+        // Fails only when the runtime ends, and we with it.
+        let _ = tokio::task::spawn_blocking(move || doomed::withdraw(&places)).await;
+        Err(error)
+    }
+
+    /// From here on the removal is gone on with, whoever dies. Without room for that it goes on as long as we live.
+    async fn note_doom(&self, id: &ContainerId, volumes: Volumes) {
+        let Ok(look) = self.registry.look(id).await else { return };
+        let durability = look.record.map_or(Durability::Durable, |record| record.durability());
+        let places = self.config.places(id);
+        let note = move || doomed::note(&places, &volumes.anonymous(), durability);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(note).await {
+            tracing::warn!(container = %id, %error, "a removal cannot be noted, continuing");
         }
     }
 
@@ -337,6 +354,7 @@ impl Operations {
                 )
             );
             if running && how == Removal::Force && Instant::now() < deadline {
+                self.note_doom(id, volumes).await;
                 // What is left then is seen at the next look.
                 if let Err(error) = self.registry.stop(id, Some(KILL), Some(Some(0))).await
                     && error.code == ErrorCode::Timeout

@@ -221,9 +221,13 @@ impl Container {
         true
     }
 
-    /// Tells a shim that has adopted the container of the stop under way, with what is left of its grace.
-    pub(crate) fn send_stop_again(&mut self) -> bool {
+    /// Tells a shim that has adopted the container of the stop under way, with what is left of its grace. Whether it knows of
+    /// one from the dead shim, which may have died over a later one: then only the end counts, and the program is not asked
+    /// once more.
+    pub(crate) fn send_stop_again(&mut self, is_known: bool) -> bool {
         let Some(SentStop { signal, kill_at }) = self.sent_stop else { return false };
+        // The null signal: kill(2).
+        let signal = if is_known { 0 } else { signal };
         let left = kill_at.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
         let grace_ms = left.map(|left| u64::try_from(left).unwrap_or(u64::MAX));
         self.send_stop(signal, grace_ms)

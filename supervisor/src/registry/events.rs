@@ -73,7 +73,7 @@ impl Registry {
     }
 
     /// Nothing is left of a container's last run: what must be on disk before anybody is told gets there.
-    fn finish(&mut self, id: &ContainerId) {
+    pub(super) fn finish(&mut self, id: &ContainerId) {
         let Some(container) = self.containers.get(id) else { return };
         if container.is_ephemeral() {
             let leaving = self.leaving_with(container, &Anonymous::Stay).unwrap_or_else(|error| {
@@ -253,9 +253,8 @@ impl Container {
                 // It may have been asked while it did not listen.
                 let _ = self.send_stop(KILL, Some(0));
             }
-            if !report.stopping
-                && let Ok(state) = state::next(&self.state, state::Event::Wanted(Want::Stop))
-                && self.send_stop_again()
+            if let Ok(state) = state::next(&self.state, state::Event::Wanted(Want::Stop))
+                && self.send_stop_again(report.stopping)
             {
                 self.state = state;
             }

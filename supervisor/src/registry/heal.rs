@@ -70,6 +70,7 @@ impl Registry {
                     self.adopt(found);
                 }
             }
+            self.go_on_with_removals();
         });
         // A client that hung up needs no answer.
         let _ = reply.send(answer);

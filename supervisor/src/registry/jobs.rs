@@ -183,7 +183,7 @@ fn try_prepare_start(places: &Places, record: &Record) -> Result<(), WireError> 
         Err(error) => return Err(file_error("make directory", &places.run, error)),
     }
     let mut removed = false;
-    for name in [layout::EXIT, layout::TEARDOWN] {
+    for name in [layout::EXIT, layout::TEARDOWN, layout::DOOMED] {
         let path = places.state.join(name);
         match fs::remove_file(&path) {
             Ok(()) => removed = true,

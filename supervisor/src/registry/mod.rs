@@ -5,6 +5,7 @@
 
 pub(crate) mod capabilities;
 mod container;
+pub(crate) mod doomed;
 mod events;
 mod handle;
 mod heal;
@@ -101,6 +102,8 @@ impl Registry {
         for found in found {
             registry.adopt(found);
         }
+        // Only now is it known who has which volume.
+        registry.go_on_with_removals();
         (registry, handle)
     }
 
@@ -127,6 +130,8 @@ impl Registry {
         container.exit = found.exit;
         container.teardown = found.teardown;
         container.silence = "it was asked where it is".into();
+        container.doomed = found.doomed.is_some();
+        container.volumes_go = matches!(found.doomed, Some(Anonymous::Go(_)));
         if let Some(name) = container.name().cloned()
             && let Some(other) = self.names.insert(name, found.id.clone())
         {
@@ -137,6 +142,17 @@ impl Registry {
             container.link = Some(self.link(&found.id, entry));
         }
         self.containers.insert(found.id, container);
+    }
+
+    /// What was to be removed by force, and has come to rest since, goes now.
+    fn go_on_with_removals(&mut self) {
+        let at_rest = |state: &State| matches!(state, State::Created | State::Exited);
+        let ready = |container: &&Container| container.doomed && at_rest(&container.state);
+        let ids: Vec<_> = self.containers.values().filter(ready).map(|one| one.id.clone()).collect();
+        for id in ids {
+            tracing::info!(container = %id, "its removal had begun, and goes on");
+            self.finish(&id);
+        }
     }
 
     /// Starts a link's task.

@@ -24,10 +24,11 @@ use mysup_ipc::{
 
 use super::{
     container::ran,
-    jobs,
+    doomed, jobs,
     record::{self, Record},
     state::{self, Live, State},
     trash,
+    volumes::Anonymous,
 };
 use crate::{
     config::{Config, Places},
@@ -53,6 +54,8 @@ pub(crate) struct Found {
     pub(crate) teardown: Option<TeardownReport>,
     /// The link it needs.
     pub(crate) entry: Option<Entry>,
+    /// Its removal by force had begun, and what of its volumes was to go with it.
+    pub(crate) doomed: Option<Anonymous>,
 }
 
 /// Whether the machine was restarted since the run root was written.
@@ -172,7 +175,9 @@ fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
     if let Err(reason) = &record {
         tracing::warn!(container = %id, %reason, "its record is damaged, continuing");
     }
-    let mut found = Found { exit: None, id, record, state: State::Created, teardown: None, entry: None };
+    let doomed = doomed::noted(&places);
+    let mut found =
+        Found { exit: None, id, record, state: State::Created, teardown: None, entry: None, doomed };
     let damage = found.read_records(&places);
     let ran = found.exit.as_ref().is_some_and(ran);
     if locked {
@@ -313,5 +318,6 @@ fn orphan(config: &Config, id: ContainerId) -> Option<Found> {
         teardown: None,
         // One that still lives holds a lock on a file that has no name any more: only its socket can tell.
         entry: Some(Entry::Reconnect),
+        doomed: None,
     })
 }
