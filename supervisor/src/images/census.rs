@@ -120,7 +120,8 @@ fn counts(attribute: &[u8]) -> bool {
     !attribute.is_empty() && !matches!(attribute, b"security.selinux" | b"security.ima" | b"security.evm")
 }
 
-fn enter(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+/// Opens a directory below the root; no link leads there.
+pub(super) fn enter(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;

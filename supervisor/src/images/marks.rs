@@ -13,7 +13,7 @@ use rustix::{
 use super::{
     entries::{Entry, Name},
     error::ImageError,
-    metadata,
+    implied, metadata,
     tree::{Place, Tree, failed, open_directory},
 };
 
@@ -59,6 +59,7 @@ fn hide(tree: &mut Tree<'_>, entry: &Entry, hidden: &[u8]) -> Result<(), ImageEr
     match place.look() {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
             let directory = open_directory(place).map_err(fault)?;
+            implied::unmark(&directory).map_err(fault)?;
             make_opaque(directory, &entry.name)
         }
         // Its own layer has another file there, or the mark: the lower one is hidden by it.

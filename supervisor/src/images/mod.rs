@@ -11,7 +11,8 @@
 //! it (incoming.rs). A layer goes through a line of three threads: read and decompress (source.rs), hash, unpack
 //! (pipeline.rs), several layers at once. Between them go a few buffers that are used again and again (memory.rs). The
 //! tar is a stranger's: entries.rs reads it, tree.rs and unpack.rs make the files, on directory descriptors, and
-//! nothing in it can reach out of its own directory. Out: replay.rs reads the tar of a layer again, target.rs writes
+//! nothing in it can reach out of its own directory. What it does not tell of a directory is taken from the layers below
+//! (implied.rs, store/settling.rs). Out: replay.rs reads the tar of a layer again, target.rs writes
 //! (gzip.rs compresses). What a container has changed (changes/) becomes the tar of a new layer, and comes in as any other.
 //!
 //! Never here: the removal of a tree (a rename into the trash is all), policy taken from an image, a layer that is
@@ -34,6 +35,7 @@ mod fields;
 #[path = "../../../tests/fuzz/src/promises.rs"]
 pub(crate) mod fuzzing;
 mod gzip;
+mod implied;
 mod incoming;
 mod layer_record;
 mod layers;

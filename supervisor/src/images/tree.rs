@@ -25,7 +25,7 @@ use rustix::{
 use super::{
     entries::Name,
     error::{ImageError, Refusal},
-    marks,
+    implied, marks,
 };
 
 /// How often a resolution is tried again that the kernel gave up because something on the host was renamed while it
@@ -47,6 +47,18 @@ pub(super) struct Tree<'r> {
     last: Option<Directory>,
     /// A name was removed or replaced since `last` was found.
     stale: bool,
+    parents: Parents,
+    /// Directories that were made because a name needed them.
+    parents_made: u64,
+}
+
+/// What a directory is that only names of other entries tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parents {
+    /// 0755 and root's.
+    Plain,
+    /// The same until it takes over what a layer below has there (implied.rs).
+    Marked,
 }
 
 /// An open directory of the tree.
@@ -67,8 +79,13 @@ pub(super) struct Place<'t> {
 }
 
 impl<'r> Tree<'r> {
-    pub(super) fn new(root: BorrowedFd<'r>) -> Self {
-        Self { root, last: None, stale: false }
+    pub(super) fn new(root: BorrowedFd<'r>, parents: Parents) -> Self {
+        Self { root, last: None, stale: false, parents, parents_made: 0 }
+    }
+
+    /// Directories that were made because a name needed them.
+    pub(super) fn parents_made(&self) -> u64 {
+        self.parents_made
     }
 
     /// The root itself, for an entry about it.
@@ -206,12 +223,18 @@ impl<'r> Tree<'r> {
         let times = times_of(directory).and_then(|times| place.clear().map(|()| times));
         let times = times.map_err(|errno| failed("replace the mark above", name, errno))?;
         let made = self.make_parent(name, path, above)?;
+        implied::unmark(&made).map_err(|errno| failed("make a directory above", name, errno))?;
         marks::make_opaque(&made, name)?;
         rustix::fs::futimens(directory, &times).map_err(|errno| failed("set times above", name, errno))?;
         Ok(made)
     }
 
-    fn make_parent(&self, name: &Name, path: &[u8], above: Option<&OwnedFd>) -> Result<OwnedFd, ImageError> {
+    fn make_parent(
+        &mut self,
+        name: &Name,
+        path: &[u8],
+        above: Option<&OwnedFd>,
+    ) -> Result<OwnedFd, ImageError> {
         let above = above.map_or(self.root, |above| above.as_fd());
         let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let fault = |errno| failed("make a directory above", name, errno);
@@ -229,7 +252,11 @@ impl<'r> Tree<'r> {
         let made = open_directory(Place { directory: above, name: last }).map_err(fault)?;
         rustix::fs::fchown(&made, Some(rustix::fs::Uid::ROOT), Some(rustix::fs::Gid::ROOT)).map_err(fault)?;
         rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(fault)?;
+        if self.parents == Parents::Marked {
+            implied::mark(&made).map_err(fault)?;
+        }
         rustix::fs::futimens(above, &times).map_err(fault)?;
+        self.parents_made += 1;
         Ok(made)
     }
 }

@@ -21,13 +21,14 @@ use rustix::{
 use super::{
     entries::{End, Entries, Entry, Kind, Name},
     error::{ImageError, Refusal, quoted},
+    implied::{self, Implied},
     layers::NewLayer,
     limits::{Cap, Limits},
     marks, metadata,
     recording::Recorder,
     sparse::{Segment, SparseMap},
     tape::Tape,
-    tree::{Place, Tree, failed, open_directory},
+    tree::{Parents, Place, Tree, failed, open_directory},
 };
 
 /// What came out.
@@ -41,6 +42,8 @@ pub(super) struct Totals {
     pub(super) marks: u64,
     /// Extended attributes that were left out.
     pub(super) attributes_left_out: u64,
+    /// Directories that have no entry, of a layer above others.
+    pub(super) implied: Implied,
 }
 
 /// Whether the layer has others below it.
@@ -67,13 +70,21 @@ pub(super) fn unpack(
     if end == End::Digest {
         tape.allow_unfilled_end();
     }
-    let tree = Tree::new(layer.tree());
+    let parents = if position == Position::Lowest { Parents::Plain } else { Parents::Marked };
+    let tree = Tree::new(layer.tree(), parents);
     let mut unpacking = Unpacking { tree, layer, position, limits, totals: Totals::default() };
+    unpacking.totals.implied.root = position == Position::Above;
     let mut entries = Entries::new(limits, end);
     while let Some(entry) = entries.next(tape)? {
         unpacking.make(&entry, tape)?;
+        // One name may have hundreds.
+        let over = |over| ImageError::refused(entry.name.bytes(), Refusal::Over(over));
+        limits.check(Cap::Entries, unpacking.tree.parents_made()).map_err(over)?;
     }
     unpacking.tree.leave()?;
+    if position == Position::Above {
+        unpacking.totals.implied.directories = unpacking.tree.parents_made();
+    }
     tape.drain()?;
     tape.end_record()?;
     unpacking.totals.tar_bytes = tape.position();
@@ -95,7 +106,10 @@ impl Unpacking<'_> {
         self.totals.attributes_left_out += metadata::check_attributes(entry)?;
         if entry.name.is_root() {
             return match entry.kind {
-                Kind::Directory => metadata::apply(self.tree.root()?, entry),
+                Kind::Directory => {
+                    self.totals.implied.root = false;
+                    metadata::apply(self.tree.root()?, entry)
+                }
                 Kind::File(_)
                 | Kind::Symlink(_)
                 | Kind::Hardlink(_)
@@ -179,6 +193,9 @@ impl Unpacking<'_> {
             .map_err(|errno| failed("open the directory", &entry.name, errno))?;
         if there.as_ref().is_some_and(marks::is_whiteout) {
             marks::make_opaque(&directory, &entry.name)?;
+        }
+        if there.as_ref().is_some_and(is_directory) && self.tree.parents_made() > 0 {
+            implied::unmark(&directory).map_err(|errno| failed("make", &entry.name, errno))?;
         }
         metadata::apply(directory.as_fd(), entry)
     }

@@ -33,7 +33,12 @@ use rustix::{
 };
 
 pub(super) use self::{
-    archive::LeftOut, layer::write_layer, listing::write_lines, stack::Stack, whole::write_whole,
+    archive::LeftOut,
+    layer::write_layer,
+    listing::write_lines,
+    node::Node,
+    stack::{Seen, Stack},
+    whole::write_whole,
 };
 use super::error::ImageError;
 

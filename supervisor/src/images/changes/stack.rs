@@ -44,6 +44,13 @@ impl Stack {
         Ok(Self(directories.iter().map(open).collect::<Result<_, _>>()?))
     }
 
+    /// Roots that are open, top first. What lies below an opaque one is never seen.
+    pub(in crate::images) fn of_open(roots: Vec<OwnedFd>) -> Self {
+        let opaque = roots.iter().position(marks::is_opaque);
+        let seen = opaque.map_or(roots.len(), |at| at + 1);
+        Self(roots.into_iter().take(seen).collect())
+    }
+
     /// The topmost directory.
     pub(in crate::images) fn top(&self) -> Option<&OwnedFd> {
         self.0.first()

@@ -126,13 +126,17 @@ impl Store {
             Ok::<_, ImageError>((unpacked, writing.join().map_err(panicked).flatten()))
         })?;
         match (unpacked, written) {
-            (Ok((layer, _)), Ok((0, left_out))) => {
-                self.0.layers.discard(layer);
+            (Ok(unpacked), Ok((0, left_out))) => {
+                self.0.layers.discard(unpacked.layer);
                 Ok((None, left_out))
             }
-            (Ok(layer), Ok((_, left_out))) => Ok((Some(layer), left_out)),
-            (Ok((layer, _)), Err(error)) => {
-                self.0.layers.discard(layer);
+            // It has an entry for each directory: nothing is to be taken from below, but its root's.
+            (Ok(unpacked), Ok((_, left_out))) => {
+                let stack = self.stack_of(changed.origin, Some(image))?;
+                Ok((Some(self.settle(unpacked, &stack)?), left_out))
+            }
+            (Ok(unpacked), Err(error)) => {
+                self.0.layers.discard(unpacked.layer);
                 Err(error)
             }
             // Without its end the other end has failed, too, or with its reader.

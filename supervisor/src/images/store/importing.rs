@@ -4,11 +4,12 @@ use std::os::fd::OwnedFd;
 
 use mysup_ipc::id::Digest;
 
-use super::{Store, now};
+use super::{Store, now, settling::Unpacked};
 use crate::images::{
     cancel::Cancel,
     census,
     change::Change,
+    changes::Stack,
     config::{self, Image, digest_of},
     entries::End,
     error::{ArchiveFault, ImageError},
@@ -141,7 +142,8 @@ impl Store {
     /// Unpacks the archive into a new layer, on the disk.
     fn unpack(&self, archive: &Archive, cancel: &Cancel) -> Result<Obtained, ImageError> {
         let below = Below { parent: None, diff_id: None };
-        let (layer, record) = self.unpack_layer(archive, &below, Window::Longest, cancel)?;
+        let unpacked = self.unpack_layer(archive, &below, Window::Longest, cancel)?;
+        let (layer, record) = self.settle(unpacked, &Stack::default())?;
         match layer
             .sync()
             .and_then(|()| if cancel.is_cancelled() { Err(ImageError::Cancelled) } else { Ok(()) })
@@ -154,14 +156,14 @@ impl Store {
         }
     }
 
-    /// Unpacks one layer, not yet synced.
+    /// Unpacks one layer, not yet settled.
     pub(super) fn unpack_layer(
         &self,
         archive: &Archive,
         below: &Below<'_>,
         window: Window,
         cancel: &Cancel,
-    ) -> Result<(NewLayer, LayerRecord), ImageError> {
+    ) -> Result<Unpacked, ImageError> {
         let layer = self.0.layers.begin()?;
         let limits = &self.0.limits;
         let position = if below.parent.is_some() { Position::Above } else { Position::Lowest };
@@ -169,41 +171,17 @@ impl Store {
         let unpacked = pipeline::run(archive, cancel, limits, window, |tape| {
             unpack::unpack(tape, &layer, position, end, limits)
         });
-        let described = unpacked.and_then(|(totals, diff_id)| self.describe(&layer, below, totals, diff_id));
+        let described = unpacked.and_then(|(totals, diff_id)| {
+            let implied = totals.implied;
+            describe(&layer, below, totals, diff_id).map(|record| (record, implied))
+        });
         match described {
-            Ok(record) => Ok((layer, record)),
+            Ok((record, implied)) => Ok(Unpacked { layer, record, implied }),
             Err(error) => {
                 self.0.layers.discard(layer);
                 Err(error)
             }
         }
-    }
-
-    fn describe(
-        &self,
-        layer: &NewLayer,
-        below: &Below<'_>,
-        totals: Totals,
-        diff_id: Digest,
-    ) -> Result<LayerRecord, ImageError> {
-        if let Some(expected) = below.diff_id
-            && *expected != diff_id
-        {
-            return Err(ArchiveFault::Digest { expected: expected.clone(), found: diff_id }.into());
-        }
-        if totals.marks > 0 || totals.attributes_left_out > 0 {
-            let Totals { marks, attributes_left_out, .. } = totals;
-            tracing::info!(layer = %diff_id, marks, attributes_left_out, "parts of an archive were left out");
-        }
-        let record = LayerRecord {
-            diff_id,
-            parent: below.parent.cloned(),
-            size: totals.bytes,
-            tar_size: totals.tar_bytes,
-            census: census::take(layer.tree())?,
-        };
-        layer.describe(&record)?;
-        Ok(record)
     }
 
     /// Makes the image of a layer, or finds it; `None` if the layer was to be there and is not.
@@ -240,4 +218,29 @@ impl Store {
             (None, Ok(_)) => Ok(None),
         }
     }
+}
+
+/// The record of a layer that was unpacked.
+fn describe(
+    layer: &NewLayer,
+    below: &Below<'_>,
+    totals: Totals,
+    diff_id: Digest,
+) -> Result<LayerRecord, ImageError> {
+    if let Some(expected) = below.diff_id
+        && *expected != diff_id
+    {
+        return Err(ArchiveFault::Digest { expected: expected.clone(), found: diff_id }.into());
+    }
+    if totals.marks > 0 || totals.attributes_left_out > 0 {
+        let Totals { marks, attributes_left_out, .. } = totals;
+        tracing::info!(layer = %diff_id, marks, attributes_left_out, "parts of an archive were left out");
+    }
+    Ok(LayerRecord {
+        diff_id,
+        parent: below.parent.cloned(),
+        size: totals.bytes,
+        tar_size: totals.tar_bytes,
+        census: census::take(layer.tree())?,
+    })
 }

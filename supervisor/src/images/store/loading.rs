@@ -1,10 +1,11 @@
 //! Images come in from archives and directories of docker's and OCI's forms.
 //!
 //! Several layers are unpacked at once. A layer that another load is unpacking is waited for, but only when the own ones
-//! are done and given back: so no two loads wait for each other. One call puts all new layers of an image on the disk,
-//! then they get their names, then the record is written: what is listed is whole.
+//! are done and given back (settling.rs): so no two loads wait for each other. Then the record is written: what is listed
+//! is whole.
 
 use std::{
+    collections::BTreeMap,
     os::fd::OwnedFd,
     sync::{
         Mutex, PoisonError,
@@ -15,14 +16,18 @@ use std::{
 
 use mysup_ipc::{id::Digest, progress::ProgressStep};
 
-use super::{Store, importing::Below, now, pins::Claim};
+use super::{
+    Store,
+    importing::Below,
+    now,
+    settling::{Place, Unpacked},
+};
 use crate::images::{
     bundle::{Bundle, fault},
     cancel::Cancel,
     config::{Configuration, Image},
     error::{ArchiveFault, BundleFault, ImageError},
     incoming::{self, Incoming},
-    layers::NewLayer,
     memory::Window,
     oci_layout::{self, Lacking},
     record::{GivenName, Record},
@@ -44,7 +49,7 @@ pub(crate) struct LoadedImage {
 
 /// A layer that is to be unpacked.
 struct Job<'j> {
-    claim: Claim,
+    place: Place,
     parent: Option<&'j Digest>,
     diff_id: &'j Digest,
     archive: &'j Archive,
@@ -105,7 +110,9 @@ impl Store {
                 };
                 let parent = at.checked_sub(1).and_then(|below| chains.get(below));
                 match (self.claim(chain), archive) {
-                    (Some(claim), Some(archive)) => jobs.push(Job { claim, parent, diff_id, archive }),
+                    (Some(claim), Some(archive)) => {
+                        jobs.push(Job { place: Place { depth: at, claim }, parent, diff_id, archive });
+                    }
                     // It may have come while the claim was waited for.
                     (Some(_), None) if self.0.layers.contains(chain) => {}
                     (Some(_), None) => return Err(fault(diff_id.as_str(), BundleFault::Missing)),
@@ -115,7 +122,7 @@ impl Store {
             if jobs.is_empty() && others.is_empty() {
                 break;
             }
-            self.unpack_all(jobs, cancel)?;
+            self.unpack_all(jobs, &chains, cancel)?;
             for chain in others {
                 self.wait_unclaimed(chain, cancel)?;
             }
@@ -123,10 +130,15 @@ impl Store {
         self.add_loaded(incoming, &chains)
     }
 
-    /// Unpacks layers, several at once, and stores all of them or none.
-    fn unpack_all(&self, mut jobs: Vec<Job<'_>>, cancel: &Cancel) -> Result<(), ImageError> {
+    /// Unpacks layers, several at once, and stores them.
+    fn unpack_all(
+        &self,
+        mut jobs: Vec<Job<'_>>,
+        chains: &[Digest],
+        cancel: &Cancel,
+    ) -> Result<(), ImageError> {
         // It may have come while the claim was waited for.
-        jobs.retain(|job| !self.0.layers.contains(&job.claim.chain));
+        jobs.retain(|job| !self.0.layers.contains(&job.place.claim.chain));
         // The longest first, so that none is left alone at the end.
         jobs.sort_by_key(|job| std::cmp::Reverse(job.archive.length()));
         let next = AtomicUsize::new(0);
@@ -134,11 +146,12 @@ impl Store {
         let results = Mutex::new(Vec::new());
         let work = || {
             while !has_failed.load(Ordering::SeqCst)
-                && let Some(job) = jobs.get(next.fetch_add(1, Ordering::SeqCst))
+                && let at = next.fetch_add(1, Ordering::SeqCst)
+                && let Some(job) = jobs.get(at)
             {
-                let result = self.unpack_job(job, cancel).map(|layer| (layer, &job.claim.chain));
+                let result = self.unpack_job(job, cancel);
                 has_failed.fetch_or(result.is_err(), Ordering::SeqCst);
-                results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+                results.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
             }
         };
         let workers = thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE).min(jobs.len());
@@ -153,36 +166,29 @@ impl Store {
             work();
         });
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (mut layers, mut error) = (Vec::new(), None);
-        for result in results {
+        let mut unpacked = BTreeMap::new();
+        let mut error = None;
+        for (at, result) in results {
             match result {
-                Ok(layer) => layers.push(layer),
+                Ok(layer) => drop(unpacked.insert(at, layer)),
                 Err(first) => error = error.or(Some(first)),
             }
         }
-        if cancel.is_cancelled() {
-            error = error.or(Some(ImageError::Cancelled));
+        if let Some(error) = error {
+            unpacked.into_values().for_each(|unpacked| self.0.layers.discard(unpacked.layer));
+            return Err(error);
         }
-        if error.is_none()
-            && let Some((layer, _)) = layers.first()
-        {
-            error = layer.sync().err();
-        }
-        match error {
-            None => layers.into_iter().try_for_each(|(layer, chain)| self.finish_layer(layer, chain)),
-            Some(error) => {
-                for (layer, _) in layers {
-                    self.0.layers.discard(layer);
-                }
-                Err(error)
-            }
-        }
+        let places = jobs.into_iter().enumerate();
+        let mut layers: Vec<_> =
+            places.filter_map(|(at, job)| Some((job.place, unpacked.remove(&at)?))).collect();
+        layers.sort_by_key(|(place, _)| place.depth);
+        self.settle_all(layers.into(), chains, cancel)
     }
 
     /// Unpacks one layer. What needs more memory than usual is found out by trying.
-    fn unpack_job(&self, job: &Job<'_>, cancel: &Cancel) -> Result<NewLayer, ImageError> {
+    fn unpack_job(&self, job: &Job<'_>, cancel: &Cancel) -> Result<Unpacked, ImageError> {
         let below = Below { parent: job.parent, diff_id: Some(job.diff_id) };
-        let unpack = |window| self.unpack_layer(job.archive, &below, window, cancel).map(|(layer, _)| layer);
+        let unpack = |window| self.unpack_layer(job.archive, &below, window, cancel);
         let result = match unpack(Window::Usual) {
             Err(ImageError::Archive(ArchiveFault::Compression { format: "zstd", .. })) => {
                 unpack(Window::Longest)

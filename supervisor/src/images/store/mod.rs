@@ -3,7 +3,7 @@
 //! What is in memory is what is on the disk: a change is first made there, durably, and shown after. Changes wait for
 //! each other (`changes`); reading does not wait for a disk.
 //!
-//! `importing.rs` and `loading.rs` take images in, `committing.rs` makes them of containers, `removing.rs` throws them away, `pins.rs` keeps layers that no
+//! `importing.rs` and `loading.rs` take images in, `committing.rs` makes them of containers, `settling.rs` completes layers, `removing.rs` throws them away, `pins.rs` keeps layers that no
 //! record names yet, `looking.rs` and `verifying.rs` read.
 
 mod committing;
@@ -14,6 +14,7 @@ mod looking;
 mod pins;
 mod removing;
 mod saving;
+mod settling;
 mod verifying;
 
 pub(crate) use committing::{Changed, Origin};

@@ -3,6 +3,7 @@
 mod differential;
 mod formats;
 mod hostile;
+mod implied;
 mod laboratory;
 mod limits;
 mod loading;
