@@ -20,6 +20,7 @@ mod exit_status;
 mod fallbacks;
 mod found_by_review;
 mod found_by_review_races;
+mod found_by_review_output;
 mod found_by_review_shim;
 mod found_by_review_supervisor;
 mod harness;
@@ -126,6 +127,7 @@ fn main() -> ExitCode {
         no_space::cases(),
         chaos_found::cases(),
         found_by_review::cases(),
+        found_by_review_output::cases(),
         found_by_review_shim::cases(),
         chaos_short::cases(),
     ];

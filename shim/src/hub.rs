@@ -32,7 +32,7 @@ pub(crate) struct Hub {
     /// What a supervisor holds for a shim that may come after this one: the init's pidfd, and behind it what is to
     /// outlive us of the program's input and output.
     keepsakes: Vec<OwnedFd>,
-    /// Behind the pidfd there is the master of a terminal.
+    /// Behind the pidfd there is the master of a terminal, and the FIFO for its output.
     terminal: bool,
     /// The master of a terminal that a client has held.
     offered: Option<OwnedFd>,
@@ -168,7 +168,7 @@ impl Hub {
     }
 
     fn greet(&mut self, index: usize, role: Role) {
-        let (keepsakes, master) = (self.copy_keepsakes(), self.copy_master());
+        let (keepsakes, terminal) = (self.copy_keepsakes(), self.copy_terminal());
         let state = self.state.clone();
         let peer = &mut self.peers[index];
         match role {
@@ -180,7 +180,7 @@ impl Hub {
                 peer.role = PeerRole::Attached(plan);
                 self.offered = peer.take_descriptor();
                 if let Some(at) = state.started_at {
-                    peer.send_with(&FromShim::Started { at }, master);
+                    peer.send_with(&FromShim::Started { at }, terminal);
                 }
                 if let Some(report) = state.exit {
                     peer.send(&FromShim::Exited(report));
@@ -240,14 +240,15 @@ impl Hub {
     }
 
     /// The master of the terminal is here again: the supervisor is to hold it, too.
-    pub(crate) fn keep_terminal(&mut self, master: OwnedFd) {
-        self.keepsakes.push(master);
+    pub(crate) fn keep_terminal(&mut self, keepsakes: Vec<OwnedFd>) {
+        self.keepsakes.extend(keepsakes);
         self.tell_supervisors(&FromShim::Report(self.state.clone()));
     }
 
-    fn copy_master(&self) -> Vec<OwnedFd> {
-        let master = self.keepsakes.get(1).filter(|_| self.terminal);
-        master.and_then(|fd| fd.try_clone().ok()).into_iter().collect()
+    /// What a client in the foreground holds of the terminal.
+    fn copy_terminal(&self) -> Vec<OwnedFd> {
+        let terminal = self.keepsakes.iter().skip(1).filter(|_| self.terminal);
+        terminal.map_while(|fd| fd.try_clone().ok()).collect()
     }
 
     fn copy_keepsakes(&self) -> Vec<OwnedFd> {
@@ -262,8 +263,8 @@ impl Hub {
             match self.peers[index].role {
                 PeerRole::Supervisor => self.peers[index].send(&FromShim::Started { at }),
                 PeerRole::Attached(_) => {
-                    let master = self.copy_master();
-                    self.peers[index].send_with(&FromShim::Started { at }, master);
+                    let terminal = self.copy_terminal();
+                    self.peers[index].send_with(&FromShim::Started { at }, terminal);
                 }
                 PeerRole::Unknown | PeerRole::LogFollower | PeerRole::Pauser { .. } => {}
             }

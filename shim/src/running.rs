@@ -22,7 +22,7 @@ use crate::{
     life::in_time,
     pause::Pause,
     reap,
-    stdio::{READ_SIZE, Read, Stdio, log_file::LogFile},
+    stdio::{READ_SIZE, Read, Stdio, Waiting, log_file::LogFile},
     sys::{process::send_signal, time::wall_clock},
     teardown::{not_gone, not_reaped},
 };
@@ -211,7 +211,7 @@ impl Running {
     /// A client has held the terminal over the deaths of shim and supervisor.
     fn go_on_with(&mut self, master: OwnedFd, hub: &mut Hub) {
         match self.parts.stdio.go_on_with(master) {
-            Ok(copy) => hub.keep_terminal(copy),
+            Ok(copies) => hub.keep_terminal(copies),
             Err(error) => tracing::warn!(error = crate::error::chain(&error), "a terminal is not taken"),
         }
     }
@@ -324,15 +324,17 @@ impl Running {
 
     /// Takes some of the program's output, to the log and to who is attached.
     fn pass_output(&mut self, stream: Stream, hub: &mut Hub) -> Read {
-        if let Some((fifo, available)) = self.parts.stdio.fifo(stream) {
-            if available == 0 {
-                return Read::Nothing;
+        match self.parts.stdio.waiting(stream) {
+            Waiting::Bytes(fifo, available) => {
+                if let Some(moved) = self.parts.log.move_from(stream, fifo, available) {
+                    return self.show(stream, moved, hub);
+                }
             }
-            if let Some(moved) = self.parts.log.move_from(stream, fifo, available) {
-                return self.show(stream, moved, hub);
-            }
+            Waiting::Nothing => return Read::Nothing,
+            Waiting::End => return Read::End,
+            Waiting::Unmovable => {}
         }
-        // A terminal, or a log into which nothing can be moved: the program must not wait for it.
+        // A log into which nothing can be moved: the program must not wait for it.
         let read = self.parts.stdio.read(stream, &mut self.buffer);
         if let Read::Bytes(count) = read {
             self.parts.log.append(stream, &self.buffer[..count]);

@@ -1,7 +1,8 @@
 //! Standard input and output of the program: FIFOs in the run directory, or a pty.
 //!
 //! FIFOs, not pipes: the container has them open for reading and writing, so that no reader's death is a SIGPIPE, and a
-//! new shim can open them again by path with the bytes still in them.
+//! new shim can open them again by path with the bytes still in them. What a program writes to a pty goes through such a
+//! FIFO too: splice(2) takes from the one and gives to the other in one call, so that a shim's death loses no byte.
 
 pub(crate) mod log_file;
 mod pty;
@@ -40,7 +41,21 @@ pub(crate) struct Stdio {
 #[derive(Debug)]
 struct Output {
     stream: Stream,
-    fd: OwnedFd,
+    fifo: OwnedFd,
+    /// The terminal's side of which this is the output.
+    master: Option<OwnedFd>,
+}
+
+/// What there is for the log.
+pub(crate) enum Waiting<'a> {
+    /// So many bytes in this FIFO.
+    Bytes(BorrowedFd<'a>, usize),
+    /// Nothing for now.
+    Nothing,
+    /// Nothing more ever.
+    End,
+    /// The kernel cannot tell, or cannot move it: to be read.
+    Unmovable,
 }
 
 /// What a read of the program's output gave.
@@ -63,7 +78,7 @@ impl Stdio {
         user: &User,
     ) -> Result<(Self, StdioEnds), SysError> {
         match process.terminal {
-            Some(size) => pty::create(root, size, process.stdin, user),
+            Some(size) => pty::create(run_directory, root, size, process.stdin, user),
             None => create_fifos(run_directory, root, process.stdin, user),
         }
     }
@@ -77,39 +92,55 @@ impl Stdio {
     ) -> Result<Self, SysError> {
         let mut kept = kept.into_iter();
         if process.terminal.is_some() {
-            return pty::reopen(process.stdin, kept.next());
+            return pty::reopen(run_directory, process.stdin, kept.next());
         }
         // The FIFOs were held so that their bytes outlive the program; they are opened by path.
         let input = kept.nth(2);
         let interactive = process.stdin;
         let mut stdio = Self { outputs: Vec::new(), input, terminal: false, interactive, kept: Vec::new() };
         for (stream, name) in [(Stream::Stdout, layout::STDOUT), (Stream::Stderr, layout::STDERR)] {
-            let fd = open_at(run_directory, name, OFlags::RDONLY | OFlags::NONBLOCK)?;
-            stdio.outputs.push(Output { stream, fd });
+            let fifo = open_at(run_directory, name, OFlags::RDONLY | OFlags::NONBLOCK)?;
+            stdio.outputs.push(Output { stream, fifo, master: None });
             stdio.kept.push(open_at(run_directory, name, OFlags::RDWR)?);
         }
         Ok(stdio)
     }
 
-    /// What must outlive the shim, for the supervisor to hold: the master of a terminal; or both FIFOs (a FIFO that
-    /// nobody has open forgets its bytes), and behind them the program's input, unless a client owns it, whose end would
-    /// be the end of input.
+    /// What must outlive the shim, for the supervisor to hold: the master of a terminal and the FIFO behind it; or both
+    /// FIFOs (a FIFO that nobody has open forgets its bytes), and behind them the program's input, unless a client owns
+    /// it, whose end would be the end of input. Nothing of a terminal without its master.
     pub(crate) fn keepsakes(&self, client_owns_input: bool) -> Result<Vec<OwnedFd>, SysError> {
-        let outputs = self.outputs.iter().map(|output| &output.fd);
+        let masters = self.outputs.iter().filter_map(|output| output.master.as_ref());
+        let with_them = |output: &&Output| !self.terminal || output.master.is_some();
+        let fifos = self.outputs.iter().filter(with_them).map(|output| &output.fifo);
         let input = self.input.as_ref().filter(|_| !client_owns_input && !self.terminal);
-        outputs.chain(input).map(|fd| fd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")).collect()
+        masters.chain(fifos).chain(input).map(|fd| fd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")).collect()
     }
 
     /// Descriptors to poll for reading, with the stream each carries.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
-        self.outputs.iter().map(|output| (output.stream, output.fd.as_fd()))
+        self.outputs.iter().flat_map(|output| {
+            [Some(&output.fifo), output.master.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|fd| (output.stream, fd.as_fd()))
+        })
     }
 
-    /// The FIFO of a stream and the number of bytes in it; nothing for a terminal.
-    pub(crate) fn fifo(&self, stream: Stream) -> Option<(BorrowedFd<'_>, usize)> {
-        let output = self.outputs.iter().find(|output| output.stream == stream).filter(|_| !self.terminal)?;
-        let available = rustix::io::ioctl_fionread(&output.fd).ok()?;
-        Some((output.fd.as_fd(), usize::try_from(available).unwrap_or(0)))
+    /// What there is of a stream for the log; of a terminal it is in the FIFO then.
+    pub(crate) fn waiting(&self, stream: Stream) -> Waiting<'_> {
+        let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else {
+            return Waiting::End;
+        };
+        let fifo = output.fifo.as_fd();
+        match (rustix::io::ioctl_fionread(fifo), &output.master) {
+            (Err(_), _) => Waiting::Unmovable,
+            // Of a terminal, what a dead shim has left comes first.
+            (Ok(available @ 1..), _) => Waiting::Bytes(fifo, usize::try_from(available).unwrap_or(0)),
+            (Ok(0), Some(master)) => pty::pass_on(master.as_fd(), fifo),
+            (Ok(0), None) if self.terminal => Waiting::End,
+            (Ok(0), None) => Waiting::Nothing,
+        }
     }
 
     /// Reads what the program wrote.
@@ -117,13 +148,15 @@ impl Stdio {
         let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else {
             return Read::End;
         };
-        match rustix::io::read(&output.fd, buffer) {
-            Ok(0) => Read::End,
-            Ok(count) => Read::Bytes(count),
-            Err(Errno::AGAIN | Errno::INTR) => Read::Nothing,
-            // EIO is how a pty says that its other side is closed.
-            Err(_) => Read::End,
+        for fd in [Some(&output.fifo), output.master.as_ref()].into_iter().flatten() {
+            match rustix::io::read(fd, &mut *buffer) {
+                Ok(count @ 1..) => return Read::Bytes(count),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // EIO is how a pty says that its other side is closed.
+                Ok(0) | Err(_) => return Read::End,
+            }
         }
+        Read::Nothing
     }
 
     /// Where input goes.
@@ -136,12 +169,11 @@ impl Stdio {
         self.terminal
     }
 
-    /// Goes on with a terminal that was lost to this shim; gives a copy of its master for the supervisor to hold.
-    pub(crate) fn go_on_with(&mut self, master: OwnedFd) -> Result<OwnedFd, SysError> {
-        let copy = master.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
-        let stdio = pty::reopen(self.interactive, Some(master))?;
-        (self.outputs, self.input) = (stdio.outputs, stdio.input);
-        Ok(copy)
+    /// Goes on with a terminal that was lost to this shim; gives copies for the supervisor to hold, as
+    /// [`Stdio::keepsakes`] does.
+    pub(crate) fn go_on_with(&mut self, master: OwnedFd) -> Result<Vec<OwnedFd>, SysError> {
+        pty::connect(self, master)?;
+        self.keepsakes(false)
     }
 
     /// No more input: the program reads an end of file. On a terminal there is no such thing.
@@ -158,9 +190,9 @@ impl Stdio {
 
     /// Tells the terminal its size.
     pub(crate) fn resize(&self, size: TerminalSize) -> Result<(), SysError> {
-        match self.outputs.first() {
-            Some(output) if self.terminal => pty::set_size(output.fd.as_fd(), size),
-            _ => Ok(()),
+        match self.outputs.iter().find_map(|output| output.master.as_ref()) {
+            Some(master) => pty::set_size(master.as_fd(), size),
+            None => Ok(()),
         }
     }
 }
@@ -183,19 +215,24 @@ fn create_fifos(
     for end in [&stdout_end, &stderr_end] {
         kept.push(end.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
     }
-    let outputs =
-        vec![Output { stream: Stream::Stdout, fd: stdout }, Output { stream: Stream::Stderr, fd: stderr }];
+    let outputs = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)]
+        .map(|(stream, fifo)| Output { stream, fifo, master: None })
+        .into();
     let stdio = Stdio { outputs, input, terminal: false, interactive: stdin, kept };
     Ok((stdio, StdioEnds { ends: [stdin_end, stdout_end, stderr_end], terminal: false }))
 }
 
-fn make_fifo(directory: BorrowedFd<'_>, name: &str, user: &User) -> Result<(), SysError> {
-    let mode = Mode::RUSR | Mode::WUSR;
-    match rustix::fs::mknodat(directory, name, FileType::Fifo, mode, 0) {
-        // Left by a shim that died before this container's program started.
-        Ok(()) | Err(Errno::EXIST) => {}
-        result => result.call(|| format!("mknodat(\"{name}\", S_IFIFO)"))?,
+fn make_fifo(directory: BorrowedFd<'_>, name: &str) -> Result<(), SysError> {
+    match rustix::fs::mknodat(directory, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
+        // Left by a dead shim.
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        result => result.call(|| format!("mknodat(\"{name}\", S_IFIFO)")),
     }
+}
+
+/// For a program to have open.
+fn make_fifo_for(user: &User, directory: BorrowedFd<'_>, name: &str) -> Result<(), SysError> {
+    make_fifo(directory, name)?;
     if (user.uid, user.gid) == (0, 0) {
         return Ok(());
     }
@@ -212,7 +249,7 @@ fn open_at(directory: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<Owned
 
 /// The end we read (first, so that opening the other one does not wait), and the program's.
 fn create_output(directory: BorrowedFd<'_>, name: &str, user: &User) -> Result<(OwnedFd, OwnedFd), SysError> {
-    make_fifo(directory, name, user)?;
+    make_fifo_for(user, directory, name)?;
     let reader = open_at(directory, name, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let writer = open_at(directory, name, OFlags::RDWR)?;
     Ok((reader, writer))
@@ -220,7 +257,7 @@ fn create_output(directory: BorrowedFd<'_>, name: &str, user: &User) -> Result<(
 
 /// The end we write, and the program's; reading it gives an end of file when ours is closed.
 fn create_input(directory: BorrowedFd<'_>, user: &User) -> Result<(OwnedFd, OwnedFd), SysError> {
-    make_fifo(directory, layout::STDIN, user)?;
+    make_fifo_for(user, directory, layout::STDIN)?;
     let reader = open_at(directory, layout::STDIN, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let writer = open_at(directory, layout::STDIN, OFlags::WRONLY | OFlags::NONBLOCK)?;
     rustix::fs::fcntl_setfl(&reader, OFlags::empty()).call(|| "fcntl(stdin, F_SETFL)")?;

@@ -1,15 +1,17 @@
-//! The terminal of a container with `-t`: a pty of the container's own devpts.
+//! The terminal of a container with `-t`: a pty of the container's own devpts, and the FIFO through which its output goes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use mysup_ipc::{plan::TerminalSize, shim::Stream};
+use mysup_ipc::{layout, plan::TerminalSize, shim::Stream};
 use rustix::{
     fs::{Gid, Mode, OFlags, Uid},
+    io::Errno,
+    pipe::SpliceFlags,
     pty::OpenptFlags,
     termios::Winsize,
 };
 
-use super::{Output, Stdio};
+use super::{Output, Stdio, Waiting, make_fifo, open_at};
 use crate::{
     error::{Call, SysError},
     init::StdioEnds,
@@ -18,10 +20,14 @@ use crate::{
     user::User,
 };
 
+/// A terminal's buffer in the kernel (`N_TTY_BUF_SIZE`): it gives no more at once, and more pages would be for nothing.
+const PASSED_AT_ONCE: usize = 4096;
+
 /// Group `tty` of Debian and all who follow it; devpts gives it to new terminals.
 const TTY_GROUP: u32 = 5;
 
 pub(super) fn create(
+    run_directory: BorrowedFd<'_>,
     root: &AttachedRoot,
     size: TerminalSize,
     stdin: bool,
@@ -44,7 +50,8 @@ pub(super) fn create(
     let clone = |fd: &OwnedFd| fd.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)");
     let input = if stdin { Some(clone(&master)?) } else { None };
     let ends = [clone(&slave)?, clone(&slave)?, clone(&slave)?];
-    let outputs = vec![Output { stream: Stream::Stdout, fd: master }];
+    let outputs =
+        vec![Output { stream: Stream::Stdout, fifo: open_fifo(run_directory)?, master: Some(master) }];
     let stdio = Stdio { outputs, input, terminal: true, interactive: stdin, kept: vec![slave] };
     Ok((stdio, StdioEnds { ends, terminal: true }))
 }
@@ -61,21 +68,52 @@ fn open_master(pts: &OwnedFd) -> Result<OwnedFd, SysError> {
 }
 
 /// Goes on with a terminal whose master the supervisor or a client kept. Without one the terminal was hung up with the last
-/// master, unless a client has it and brings it when it attaches again: until then there is nothing to read or write.
-pub(super) fn reopen(stdin: bool, master: Option<OwnedFd>) -> Result<Stdio, SysError> {
-    let mut stdio =
-        Stdio { outputs: Vec::new(), input: None, terminal: true, interactive: stdin, kept: Vec::new() };
+/// master, unless a client has it and brings it when it attaches again: until then there is nothing to write, and to read
+/// only what is in the FIFO.
+pub(super) fn reopen(
+    run_directory: BorrowedFd<'_>,
+    stdin: bool,
+    master: Option<OwnedFd>,
+) -> Result<Stdio, SysError> {
+    let outputs = vec![Output { stream: Stream::Stdout, fifo: open_fifo(run_directory)?, master: None }];
+    let mut stdio = Stdio { outputs, input: None, terminal: true, interactive: stdin, kept: Vec::new() };
     if let Some(master) = master {
-        // Whoever had it: it must be the master of a pty. The other end is kept as at a start: without anybody who has it
-        // open the master is ready to be read for ever, and gives nothing but EIO.
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        stdio.kept.push(rustix::pty::ioctl_tiocgptpeer(&master, flags).call(|| "ioctl(TIOCGPTPEER)")?);
-        if stdin {
-            stdio.input = Some(master.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
-        }
-        stdio.outputs.push(Output { stream: Stream::Stdout, fd: master });
+        connect(&mut stdio, master)?;
     }
     Ok(stdio)
+}
+
+/// Goes on with this master.
+pub(super) fn connect(stdio: &mut Stdio, master: OwnedFd) -> Result<(), SysError> {
+    // Whoever had it: it must be the master of a pty. The other end is kept as at a start: without anybody who has it
+    // open the master is ready to be read for ever, and gives nothing but EIO.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    stdio.kept.push(rustix::pty::ioctl_tiocgptpeer(&master, flags).call(|| "ioctl(TIOCGPTPEER)")?);
+    if stdio.interactive {
+        stdio.input = Some(master.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)")?);
+    }
+    if let Some(output) = stdio.outputs.first_mut() {
+        output.master = Some(master);
+    }
+    Ok(())
+}
+
+/// Opened for both sides: it has no end, and is never waited for.
+fn open_fifo(run_directory: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    make_fifo(run_directory, layout::STDOUT)?;
+    open_at(run_directory, layout::STDOUT, OFlags::RDWR | OFlags::NONBLOCK)
+}
+
+/// Moves what the program wrote into the empty FIFO. The kernel does not look for signals between taking and giving, and
+/// has the memory for it before it takes (`copy_splice_read`, Linux 6.5; before, `generic_file_splice_read`).
+pub(super) fn pass_on<'a>(master: BorrowedFd<'_>, fifo: BorrowedFd<'a>) -> Waiting<'a> {
+    match rustix::pipe::splice(master, None, fifo, None, PASSED_AT_ONCE, SpliceFlags::NONBLOCK) {
+        Ok(count @ 1..) => Waiting::Bytes(fifo, count),
+        Err(Errno::AGAIN | Errno::INTR) => Waiting::Nothing,
+        // Its other side is closed.
+        Ok(0) | Err(Errno::IO) => Waiting::End,
+        Err(_) => Waiting::Unmovable,
+    }
 }
 
 /// /dev/console is the same terminal.

@@ -220,7 +220,7 @@ fn code_of(
             rest = rest_of_output(instance, container, shown);
         }
         match connect_to_new_shim(instance, container)? {
-            Some(shim) => ended = attach::again(shim, wish, rest.as_mut(), terminal.take())?,
+            Some(shim) => ended = attach::again(shim, wish, rest.as_mut(), std::mem::take(terminal))?,
             None => break,
         }
     }

@@ -76,8 +76,8 @@ pub(crate) enum Ended {
         started: bool,
         /// What was shown of its output.
         shown: Shown,
-        /// The master of the program's terminal: as long as it is held, the terminal is not hung up.
-        terminal: Option<OwnedFd>,
+        /// What is held of the program's terminal.
+        terminal: Vec<OwnedFd>,
     },
 }
 
@@ -120,8 +120,8 @@ pub(crate) fn attached(
     }
 }
 
-/// Attaches again to a container whose shim was replaced, over a connection to the new one, which gets the `terminal` that
-/// we have held. Output is taken from `rest` if there is one.
+/// Attaches again to a container whose shim was replaced, over a connection to the new one, which gets the `terminal`
+/// that we have held. Output is taken from `rest` if there is one.
 ///
 /// # Errors
 /// If the terminal cannot be set up or a connection failed.
@@ -129,15 +129,18 @@ pub(crate) fn again(
     shim: UnixStream,
     wish: Wish,
     rest: Option<&mut Rest>,
-    terminal: Option<OwnedFd>,
+    terminal: Vec<OwnedFd>,
 ) -> Result<Ended, CliError> {
     let failed = |action| move |source| CliError::Call { action, source };
     let signals = Signals::take().map_err(failed("take signals"))?;
     let mut shim = Connection::new(shim);
     let hello = ToShim::Hello(Role::Attach(AttachPlan { stdin: wish.stdin }));
-    let descriptors: Vec<BorrowedFd<'_>> = terminal.iter().map(AsFd::as_fd).collect();
-    shim.send_with(&hello, &descriptors)
-        .map_err(|source| CliError::Connection { peer: "the shim", source })?;
+    // The FIFO it finds by its path.
+    let descriptors: Vec<BorrowedFd<'_>> = terminal.iter().take(1).map(AsFd::as_fd).collect();
+    if shim.send_with(&hello, &descriptors).is_err() {
+        // It is dead, too. What is held is for the next one.
+        return Ok(Ended::Lost { started: true, shown: Shown::default(), terminal });
+    }
     shim.socket().set_nonblocking(true).map_err(failed("set up a socket"))?;
     let mut attachment = Attachment::new(shim, None, signals, wish);
     attachment.rest = rest;
@@ -166,8 +169,9 @@ struct Attachment<'a> {
     keys: DetachKeys,
     status: Option<ExitStatus>,
     failure: Option<WireError>,
-    /// The master of the program's terminal, held for a shim that may come after this one.
-    terminal: Option<OwnedFd>,
+    /// The master of the program's terminal and the FIFO for its output, held for a shim that may come after this one: the
+    /// terminal is not hung up then, and the FIFO's bytes are not forgotten.
+    terminal: Vec<OwnedFd>,
     /// Until when the supervisor's answer is waited for.
     deadline: Option<Instant>,
 }
@@ -197,7 +201,7 @@ impl Attachment<'_> {
             raw: None,
             status: None,
             failure: None,
-            terminal: None,
+            terminal: Vec::new(),
             deadline: None,
         }
     }
@@ -239,7 +243,7 @@ impl Attachment<'_> {
             (None, None) => Ok(Ended::Lost {
                 started: self.started,
                 shown: std::mem::take(&mut self.shown),
-                terminal: self.terminal.take(),
+                terminal: std::mem::take(&mut self.terminal),
             }),
         }
     }
@@ -317,8 +321,11 @@ impl Attachment<'_> {
     fn take(&mut self, message: FromShim) -> Result<(), CliError> {
         match message {
             FromShim::Started { at } => {
-                let came = self.shim.as_mut().and_then(Connection::take_descriptor);
-                self.terminal = came.or(self.terminal.take());
+                let next = || self.shim.as_mut().and_then(Connection::take_descriptor);
+                let came: Vec<OwnedFd> = std::iter::from_fn(next).collect();
+                if !came.is_empty() {
+                    self.terminal = came;
+                }
                 self.start(at)?;
             }
             FromShim::Output { stream, bytes } => match &mut self.rest {
@@ -395,8 +402,7 @@ impl Attachment<'_> {
             }
             Ok(Received::Closed) if supervisor.has_left_unread() => Err(CliError::Unread),
             // It died. The container may live: its shim says so.
-            Ok(Received::Closed) => Ok(()),
-            Err(ConnectionError::Io(_) | ConnectionError::Torn) => Ok(()),
+            Ok(Received::Closed) | Err(ConnectionError::Io(_) | ConnectionError::Torn) => Ok(()),
             Err(error @ ConnectionError::Codec(_)) => Err(connection_error(error)),
         }
     }
