@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::harness::{
     Case, Sandbox,
     bundle::{self, Packed, Specimen},
+    terminal::Terminal,
     tree, wait_until,
 };
 
@@ -24,7 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
         verify_finds_a_changed_file,
         import_with_changes_makes_their_configuration,
         killed_load_leaves_nothing_half,
-        interrupted_load_and_save_leave_nothing,
+        interrupted_load_import_and_save_leave_nothing,
         save_replaces_a_file_only_by_a_whole_one,
         reader_that_goes_ends_a_save,
         load_onto_a_full_disk_is_refused_in_one_line,
@@ -220,10 +221,21 @@ fn prune_asks_and_spares_what_is_used(sandbox: &Sandbox) {
     load(sandbox, &Specimen::new("kept"), "kept:1");
     let dangling = bundle::archive(&Specimen::new("dangling").oci_files(None, Packed::Plain));
     sandbox.call(&["load", "-q"]).input(dangling).ok();
-    let said = sandbox.call(&["image", "prune"]).input("n\n").ok();
-    assert!(said.contains("dangling images") && said.contains("[y/N]"), "{said}");
+    for answer in ["", "n\n", "y\n"] {
+        sandbox.call(&["image", "prune"]).input(answer).run().expect_refusal(1, &["no terminal", "-f"]);
+    }
     assert_eq!(sandbox.ok(&["images", "-q"]).lines().count(), 3);
-    let said = sandbox.call(&["image", "prune"]).input("y\n").ok();
+    let answered = |answer: &str, last: &str| {
+        let mut terminal = Terminal::run(sandbox, &["image", "prune"], 30, 100);
+        terminal.wait_for("[y/N]");
+        terminal.type_keys(answer);
+        terminal.wait_for(last);
+        assert_eq!(terminal.wait(), Some(0), "{}", terminal.screen());
+        terminal.screen()
+    };
+    assert!(answered("n\n", "dangling images").contains("WARNING"));
+    assert_eq!(sandbox.ok(&["images", "-q"]).lines().count(), 3);
+    let said = answered("y\n", "Total reclaimed space: ");
     assert!(said.contains("Deleted Images:") && said.contains("Total reclaimed space: "), "{said}");
     assert!(!said.contains("space: 0B"), "{said}");
     assert_eq!(sandbox.ok(&["images", "-q"]).lines().count(), 2);
@@ -289,15 +301,18 @@ fn killed_load_leaves_nothing_half(sandbox: &Sandbox) {
     assert!(sandbox.ok(&["image", "verify"]).ends_with("whole"));
 }
 
-fn interrupted_load_and_save_leave_nothing(sandbox: &Sandbox) {
+fn interrupted_load_import_and_save_leave_nothing(sandbox: &Sandbox) {
     let specimen = Specimen::new("interrupted");
     let whole = bundle::archive(&specimen.docker_files(&[NAME]));
-    let mut client = sandbox.call(&["load"]).open_input().start();
-    client.write(&whole[..whole.len() / 2]);
-    client.signal(Signal::INT);
-    client.wait();
-    wait_until("nothing of it is left", || layers(sandbox) == 0);
-    assert_eq!(sandbox.ok(&["images", "-q"]), "");
+    let layer = &specimen.layers[0];
+    for (command, bytes) in [(&["load"][..], &whole), (&["import", "-", "interrupted"], layer)] {
+        let mut client = sandbox.call(command).open_input().start();
+        client.write(&bytes[..bytes.len() / 2]);
+        client.signal(Signal::INT);
+        client.wait();
+        wait_until("nothing of it is left", || layers(sandbox) == 0);
+        assert_eq!(sandbox.ok(&["images", "-q"]), "");
+    }
     sandbox.call(&["load"]).input(whole).ok();
     let directory = sandbox.new_directory("out");
     for (output, format) in [("file", "docker-archive"), ("file", "oci-archive"), ("directory", "oci-dir")] {

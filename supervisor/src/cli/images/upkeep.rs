@@ -1,7 +1,5 @@
 //! `tag`, `rmi`, `image prune`, `image verify`.
 
-use std::io::{self, BufRead};
-
 use mysup_ipc::{
     api::{Request, Response},
     images::{ImageRequest, ImageResponse},
@@ -11,7 +9,7 @@ use super::ask;
 use crate::cli::{
     args::image::{PruneArgs, RemoveImageArgs, TagArgs, VerifyArgs},
     client::Instance,
-    describe,
+    confirm, describe,
     error::CliError,
     output,
 };
@@ -55,9 +53,9 @@ pub(crate) fn remove(instance: &Instance, args: &RemoveImageArgs) -> Result<u8, 
 /// `image prune`; asks first.
 ///
 /// # Errors
-/// If the supervisor cannot be reached or the file system fails.
+/// If nobody can be asked, the supervisor cannot be reached or the file system fails.
 pub(crate) fn prune(instance: &Instance, args: &PruneArgs) -> Result<u8, CliError> {
-    if !args.force && !is_wanted(args.all)? {
+    if !args.force && !confirm::is_wanted(what(args.all))? {
         return Ok(0);
     }
     let request = Request::Image(ImageRequest::Prune { all: args.all });
@@ -71,16 +69,11 @@ pub(crate) fn prune(instance: &Instance, args: &PruneArgs) -> Result<u8, CliErro
     Ok(0)
 }
 
-fn is_wanted(all: bool) -> Result<bool, CliError> {
-    let what = match all {
-        true => "all images without at least one container associated to them",
-        false => "all dangling images",
-    };
-    output::print(&format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "))?;
-    let mut answer = String::new();
-    let failed = |source| CliError::Call { action: "read the answer", source };
-    io::stdin().lock().read_line(&mut answer).map_err(failed)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+fn what(all: bool) -> &'static str {
+    match all {
+        true => "This will remove all images without at least one container associated to them.",
+        false => "This will remove all dangling images.",
+    }
 }
 
 /// `image verify`; the code is 1 if any image is not what it was.
