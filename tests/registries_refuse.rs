@@ -18,7 +18,7 @@ use crate::harness::{
     Case, Sandbox,
     bundle::{Packed, Specimen},
     processes,
-    registry::{Answer, Asked, Door, Fake, PASSWORD, Registry, USER},
+    registry::{Answer, Asked, Door, Fake, PASSWORD, Registry, USER, answer_from},
     skip,
     terminal::Terminal,
     tree, wait_until,
@@ -63,25 +63,6 @@ fn corrupt_blob_is_refused_and_nothing_stays(sandbox: &Sandbox) {
     sandbox.ok(&["pull", "-q", &name]);
 }
 
-/// What a registry has, by path; a manifest also by its tag.
-fn serve(files: &[(String, Vec<u8>)], asked: &Asked) -> Answer {
-    let path = asked.line.split(' ').nth(1).unwrap_or_default();
-    let wanted = path.rsplit('/').next().unwrap_or_default();
-    let index = files.iter().find(|(name, _)| name == "index.json").map(|(_, bytes)| bytes);
-    let index: Value = serde_json::from_slice(index.expect("there is one")).expect("JSON");
-    let top = &index["manifests"][0];
-    if path == "/v2/" {
-        return Answer::ok(Vec::new());
-    }
-    let digest = if wanted == "1" { top["digest"].as_str().unwrap_or_default() } else { wanted };
-    let file = format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
-    match files.iter().find(|(name, _)| *name == file) {
-        Some((_, bytes)) => Answer::ok(bytes.clone())
-            .with("Content-Type", top["mediaType"].as_str().unwrap_or("application/octet-stream")),
-        None => Answer::status(404),
-    }
-}
-
 fn liar_is_refused_in_one_line(sandbox: &Sandbox) {
     sandbox.ok(&["info"]);
     let specimen = Specimen::new("lies");
@@ -96,13 +77,13 @@ fn liar_is_refused_in_one_line(sandbox: &Sandbox) {
         change(&mut document);
         Fake::start(move |asked| match is_manifest(asked) {
             true => Answer::ok(document.to_string().into_bytes()),
-            false => serve(&files, asked),
+            false => answer_from(&files, asked),
         })
     };
     let blob = |change: fn(&mut Vec<u8>)| {
         let files = files.clone();
         Fake::start(move |asked| {
-            let mut answer = serve(&files, asked);
+            let mut answer = answer_from(&files, asked);
             if asked.line.contains("/blobs/") && answer.status == 200 && answer.body.len() > 2000 {
                 change(&mut answer.body);
             }
@@ -153,7 +134,7 @@ fn liar_is_refused_in_one_line(sandbox: &Sandbox) {
     let pinned = format!("{}/a@{digest}", other.host());
     sandbox.refused(&["pull", "-q", &pinned], 1, &["digest"]);
     expect_nothing(sandbox);
-    let honest = Fake::start(move |asked| serve(&files, asked));
+    let honest = Fake::start(move |asked| answer_from(&files, asked));
     sandbox.ok(&["pull", "-q", &format!("{}/a@{digest}", honest.host())]);
     assert_eq!(sandbox.ok(&["images", "-q", "--no-trunc"]), specimen.id());
 }
@@ -184,7 +165,7 @@ fn silent_registry_holds_nobody(sandbox: &Sandbox) {
         if asked.line.contains("/blobs/") {
             std::thread::sleep(Duration::from_secs(3));
         }
-        serve(&files, asked)
+        answer_from(&files, asked)
     });
     let pull = sandbox.call(&["pull", &format!("{}/a:1", stops.host())]).env("MYSUP_REGISTRY_TIMEOUT", "1");
     let output = pull.run();
@@ -216,7 +197,7 @@ fn token_is_fetched_and_goes_nowhere_else(sandbox: &Sandbox) {
     let files = Arc::new(specimen.oci_files(None, Packed::Gzip));
     let elsewhere = Fake::start({
         let files = Arc::clone(&files);
-        move |asked| serve(&files, asked)
+        move |asked| answer_from(&files, asked)
     });
     let own = Arc::new(AtomicU16::new(0));
     let (port, other) = (Arc::clone(&own), elsewhere.host());
@@ -239,7 +220,7 @@ fn token_is_fetched_and_goes_nowhere_else(sandbox: &Sandbox) {
             Some((_, digest)) => {
                 Answer::status(307).with("Location", format!("http://{other}/v2/x/blobs/{digest}"))
             }
-            None => serve(&files, asked),
+            None => answer_from(&files, asked),
         }
     });
     own.store(registry.port(), Ordering::SeqCst);
@@ -279,7 +260,7 @@ fn plain_http_is_for_this_machine_only(sandbox: &Sandbox) {
     let address = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
     let Ok(address) = address else { skip("this machine has no address but loopback") };
     let files = Specimen::new("plain").oci_files(None, Packed::Gzip);
-    let fake = Fake::at("0.0.0.0:0", move |asked| serve(&files, asked));
+    let fake = Fake::at("0.0.0.0:0", move |asked| answer_from(&files, asked));
     let host = format!("{}:{}", address.ip(), fake.port());
     let name = format!("{host}/a:1");
     let pull = |flags: &[&str]| {

@@ -13,6 +13,8 @@ use std::{
     thread,
 };
 
+use serde_json::Value;
+
 use super::{PATIENCE, Sandbox, holds_within, skip};
 
 /// User and password of a registry that wants some, with bcrypt's hash of it.
@@ -272,6 +274,25 @@ fn serve(
     stream.shutdown(Shutdown::Write)?;
     // What is still under way to us must not turn into a reset.
     std::io::copy(&mut reader, &mut std::io::sink()).map(drop)
+}
+
+/// What a registry has that has the files of one OCI layout, by path; its manifest also by the tag 1.
+pub(crate) fn answer_from(files: &[(String, Vec<u8>)], asked: &Asked) -> Answer {
+    let path = asked.line.split(' ').nth(1).unwrap_or_default();
+    let wanted = path.rsplit('/').next().unwrap_or_default();
+    let index = files.iter().find(|(name, _)| name == "index.json").map(|(_, bytes)| bytes);
+    let index: Value = serde_json::from_slice(index.expect("there is one")).expect("JSON");
+    let top = &index["manifests"][0];
+    if path == "/v2/" {
+        return Answer::ok(Vec::new());
+    }
+    let digest = if wanted == "1" { top["digest"].as_str().unwrap_or_default() } else { wanted };
+    let file = format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
+    match files.iter().find(|(name, _)| *name == file) {
+        Some((_, bytes)) => Answer::ok(bytes.clone())
+            .with("Content-Type", top["mediaType"].as_str().unwrap_or("application/octet-stream")),
+        None => Answer::status(404),
+    }
 }
 
 /// Somebody between a client and a registry, who counts, and cuts the line in the middle of a blob when he is told to.

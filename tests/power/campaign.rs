@@ -148,7 +148,8 @@ impl Campaign {
             .collect();
         self.sample(&mut disks, 2, "disks");
         for (others, run_root) in disks {
-            let recorded = recording::record(machine, &self.beginning, run_root, others);
+            let recorded =
+                recording::record(machine, &self.beginning, run_root, others, &self.options.chapters);
             let recorded = recorded.map_err(|error| format!("no disk on FUSE here: {error}"))?;
             let index = self.recordings.len();
             let cuts = recorded.log.cuts(if self.options.full { 6 } else { 3 });

@@ -14,7 +14,7 @@ usage: tests/power/run [--full] [--kind disk|recovery|shutdown]... [--chapter NA
   --full      every state; without it a sample of each kind
   --kind      disk: states of a disk whose writes were logged, lost parts included; recovery: the same of a start after
               a cut; shutdown: ext4 is shut down before a system call of supervisor or shim
-  --chapter   import, create, run-d, run, wait, stop, run-rm, keep, again, rm, commit, volumes (shutdown only)
+  --chapter   import, create, run-d, run, wait, stop, run-rm, keep, again, rm, commit, volumes, load, pull
   --at        only this boundary (shutdown only): what a failure prints to be seen again
   --minutes   begin nothing after that";
 

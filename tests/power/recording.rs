@@ -19,7 +19,7 @@ use super::{
     facts::Told,
     oracle::{self, Depth, Truth},
     states::{Cut, Lost},
-    story::{CHAPTERS, Layers, Player},
+    story::{Chapter, Layers, Player},
 };
 use crate::harness::{
     Sandbox, holds_within,
@@ -106,6 +106,7 @@ pub(super) fn record(
     beginning: &Beginning,
     run_root: RunRoot,
     others: Others,
+    chapters: &[Chapter],
 ) -> std::io::Result<Recording> {
     machine.places.forget_run_root();
     let device = Device::new(&machine.places.file("recorded"), &beginning.disk)?;
@@ -120,7 +121,7 @@ pub(super) fn record(
             scope.spawn(|| sync_all_the_time(machine.places.mountpoint(), &over));
         }
         let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            CHAPTERS.iter().try_for_each(|chapter| player.play(*chapter)).expect("nobody cuts the power");
+            chapters.iter().try_for_each(|chapter| player.play(*chapter)).expect("nobody cuts the power");
         }));
         machine.residents.stop();
         end = device.position()();

@@ -13,7 +13,14 @@ use std::{
 };
 
 use super::facts::{Fact, Life, Told};
-use crate::harness::{PATIENCE, Sandbox, command::Output, image, tree::Tree};
+use crate::harness::{
+    PATIENCE, Sandbox,
+    bundle::{self, Packed, Specimen},
+    command::Output,
+    image,
+    registry::{Fake, answer_from},
+    tree::Tree,
+};
 
 /// The power is gone.
 #[derive(Debug)]
@@ -51,10 +58,14 @@ pub(super) enum Chapter {
     Commit,
     /// Volumes: made, filled with what the image has, removed with a container and by name.
     Volumes,
+    /// An image of several layers from an archive, another one of the same name, and the first one removed.
+    Load,
+    /// An image from a registry, and another one of the same name.
+    Pull,
 }
 
 /// All of them, in the order of the story.
-pub(super) const CHAPTERS: [Chapter; 12] = [
+pub(super) const CHAPTERS: [Chapter; 14] = [
     Chapter::Import,
     Chapter::Create,
     Chapter::RunDetached,
@@ -67,6 +78,8 @@ pub(super) const CHAPTERS: [Chapter; 12] = [
     Chapter::Remove,
     Chapter::Commit,
     Chapter::Volumes,
+    Chapter::Load,
+    Chapter::Pull,
 ];
 
 impl Chapter {
@@ -85,12 +98,14 @@ impl Chapter {
             Chapter::Remove => "rm",
             Chapter::Commit => "commit",
             Chapter::Volumes => "volumes",
+            Chapter::Load => "load",
+            Chapter::Pull => "pull",
         }
     }
 
     /// Whether a shim is started in it.
     pub(super) fn has_shim(self) -> bool {
-        self != Chapter::Import
+        !matches!(self, Chapter::Import | Chapter::Load | Chapter::Pull)
     }
 }
 
@@ -153,6 +168,8 @@ impl<'a> Player<'a> {
             Chapter::Remove => self.chapter_remove(),
             Chapter::Commit => self.chapter_commit(),
             Chapter::Volumes => self.chapter_volumes(),
+            Chapter::Load => self.chapter_load(),
+            Chapter::Pull => self.chapter_pull(),
         }
     }
 
@@ -285,6 +302,46 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
+    fn chapter_load(&mut self) -> Done {
+        let images = [several_layers("first"), several_layers("second")];
+        for image in &images {
+            let path = self.sandbox.place("loaded.tar");
+            fs::write(&path, bundle::archive(&image.docker_files(&["loaded:1"])))
+                .expect("the sandbox is ours");
+            self.arrives(&["load", "-q", "-i", &path.to_string_lossy()], "loaded", image)?;
+        }
+        let first = images[0].id();
+        self.note(&first, None);
+        self.command(&["rmi", &first], 0)?;
+        self.note(&first, Some(Fact::NoImage));
+        Ok(())
+    }
+
+    fn chapter_pull(&mut self) -> Done {
+        let serving = Arc::new(Mutex::new(Vec::new()));
+        let served = Arc::clone(&serving);
+        let registry = Fake::start(move |asked| {
+            answer_from(&served.lock().unwrap_or_else(PoisonError::into_inner), asked)
+        });
+        let repository = format!("{}/pulled", registry.host());
+        for image in [several_layers("third"), several_layers("fourth")] {
+            let files = image.oci_files(None, Packed::Gzip);
+            *serving.lock().unwrap_or_else(PoisonError::into_inner) = files;
+            self.arrives(&["pull", "-q", &format!("{repository}:1")], &repository, &image)?;
+        }
+        Ok(())
+    }
+
+    /// A command that brings an image and gives it a name.
+    fn arrives(&mut self, command: &[&str], name: &str, image: &Specimen) -> Done {
+        self.note(name, None);
+        self.command(command, 0)?;
+        self.note(name, Some(Fact::Image(image.id())));
+        self.note(&image.id(), Some(Fact::Image(image.id())));
+        self.learn_layers();
+        Ok(())
+    }
+
     fn volume(&mut self, name: &str, command: &[&str], fact: impl Fn(String) -> Fact) -> Done {
         let whom = format!("(volume) {name}");
         self.note(&whom, None);
@@ -402,3 +459,10 @@ impl<'a> Player<'a> {
 
 /// Whose write layer has `/kept`, as its program was told by fsync(2).
 pub(super) const KEPT: &str = "(kept)";
+
+/// Its command is whatever it is run with.
+fn several_layers(word: &str) -> Specimen {
+    let mut specimen = Specimen::new(word);
+    specimen.config["config"]["Entrypoint"] = serde_json::Value::Null;
+    specimen
+}
