@@ -1,4 +1,5 @@
-//! Whoever is killed in the middle of a commit: no half image is listed, nothing leaks, the container goes on.
+//! What is seen of a commit under way; whoever is killed in the middle of it: no half image is listed, nothing leaks, the
+//! container goes on.
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use super::{
     instant::is_frozen,
 };
 use crate::{
-    harness::{Case, Sandbox, processes, wait_until},
+    harness::{Case, Sandbox, processes, terminal::Terminal, wait_until},
     no_space::Disk,
 };
 
@@ -21,7 +22,9 @@ pub(crate) fn cases() -> Vec<Case> {
         killed_supervisor_leaves_no_half_image,
         killed_shim_leaves_no_half_image,
         killed_client_leaves_no_half_image,
+        interrupted_commit_leaves_no_half_image,
         commit_onto_a_full_disk_is_refused_and_leaves_nothing,
+        commit_shows_how_far_it_is,
     ]
 }
 
@@ -96,6 +99,13 @@ fn killed_client_leaves_no_half_image(sandbox: &Sandbox) {
     });
 }
 
+/// Ctrl-C.
+fn interrupted_commit_leaves_no_half_image(sandbox: &Sandbox) {
+    killed(sandbox, |_, client| {
+        processes::signal(client, Signal::INT);
+    });
+}
+
 fn commit_onto_a_full_disk_is_refused_and_leaves_nothing(sandbox: &Sandbox) {
     let disk = Disk::tmpfs(sandbox);
     changing::import(sandbox);
@@ -114,4 +124,27 @@ fn commit_onto_a_full_disk_is_refused_and_leaves_nothing(sandbox: &Sandbox) {
     sandbox.ok(&["commit", "one", "made"]);
     sandbox.ok(&["rm", "-f", "one"]);
     disk.remove(sandbox);
+}
+
+fn commit_shows_how_far_it_is(sandbox: &Sandbox) {
+    changing::import(sandbox);
+    let root = changing::start(sandbox, "one", BASE, &[]);
+    fs::write(root.join("large"), vec![7; 4 << 20]).expect("write");
+    let tar = sandbox.place("whole.tar").to_string_lossy().into_owned();
+    let shown = |arguments: &[&str], words: &[&str]| {
+        let mut terminal = Terminal::run(sandbox, arguments, 30, 100);
+        // What was printed last comes last.
+        words.iter().for_each(|word| terminal.wait_for(word));
+        assert_eq!(terminal.wait(), Some(0), "{}", terminal.screen());
+        terminal.screen()
+    };
+    shown(&["commit", "one", "made"], &["layer", "Written", "4.0", "MiB", "sha256:"]);
+    shown(&["commit", "-o", &tar, "one"], &["file system", "Written", "MiB"]);
+    let quiet = shown(&["commit", "-q", "one", "made"], &["sha256:"]);
+    assert!(!quiet.contains("MiB") && quiet.trim().lines().count() == 1, "{quiet}");
+    assert_eq!(shown(&["commit", "-q", "-o", &tar, "one"], &[]), "");
+    // Without a terminal there is a line now and then only.
+    let output = sandbox.mysup(&["commit", "one", "made"]).expect_code(0);
+    assert_eq!((output.text().lines().count(), output.errors().as_str()), (1, ""));
+    sandbox.ok(&["rm", "-f", "one"]);
 }

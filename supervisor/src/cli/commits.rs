@@ -12,7 +12,7 @@ use super::{
     error::CliError,
     images::{Place, write_out},
     output,
-    progress::{Screen, Style},
+    progress::{self, Screen, Style},
     values::Invalid,
 };
 
@@ -23,6 +23,7 @@ use super::{
 pub(crate) fn commit(instance: &Instance, args: &CommitArgs) -> Result<u8, CliError> {
     let pause = args.pause && !args.no_pause;
     let container = args.container.clone();
+    let mut screen = Screen::new(if args.quiet { Style::Nothing } else { Style::Seldom });
     if let Some(output) = &args.output {
         let is_image = args.name.is_some()
             || !args.changes.is_empty()
@@ -33,7 +34,7 @@ pub(crate) fn commit(instance: &Instance, args: &CommitArgs) -> Result<u8, CliEr
             return Err(CliError::Flag { flag: "--output", reason: Invalid::new(reason) });
         }
         let request = Request::Commit(CommitRequest::Export { container, pause });
-        return write_out(instance, &request, output, Place::NoTerminal, &mut silent());
+        return write_out(instance, &request, output, Place::NoTerminal, &mut screen);
     }
     let request = Request::Commit(CommitRequest::Commit {
         container,
@@ -44,7 +45,11 @@ pub(crate) fn commit(instance: &Instance, args: &CommitArgs) -> Result<u8, CliEr
         pause,
     });
     let mut client = instance.connect()?;
-    let Response::Image(image) = client.ask(&request)? else { return Err(CliError::WrongAnswer) };
+    let answer = progress::while_told(&mut screen, |told| {
+        client.send(&request, &told.into_iter().collect::<Vec<_>>())?;
+        client.receive()
+    })?;
+    let Response::Image(image) = answer else { return Err(CliError::WrongAnswer) };
     output::print_line(image.id.as_str())?;
     Ok(0)
 }
@@ -67,7 +72,7 @@ pub(crate) fn diff(instance: &Instance, args: &DiffArgs) -> Result<u8, CliError>
     write_out(instance, &Request::Commit(request), "-", Place::Any, &mut silent())
 }
 
-/// The supervisor does not tell how far these are.
+/// docker's say nothing either.
 fn silent() -> Screen {
     Screen::new(Style::Nothing)
 }

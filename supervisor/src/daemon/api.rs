@@ -110,7 +110,7 @@ impl Api {
             Request::Heal => finished(storage_requests::heal(operations)).await.map(done),
             Request::Unknown => Err(unknown_request()),
             Request::Shutdown { containers } => Ok(self.shut_down(containers).await),
-            Request::Commit(request) => commits::answer(&operations, request, descriptors.pop_front()).await,
+            Request::Commit(request) => commits::answer(&operations, request, descriptors).await,
             Request::Image(request) => image_requests::answer(&operations, request, descriptors).await,
             Request::Storage(request) => storage_requests::answer(&operations, request).await,
         }

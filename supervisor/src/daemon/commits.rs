@@ -1,7 +1,7 @@
 //! `commit`, `export`, `diff`: what a container has changed. A running one is paused if that is wanted; one at rest can be
 //! neither started nor removed meanwhile.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
 use mysup_ipc::{
     api::Response,
@@ -18,7 +18,7 @@ use super::operations::{Operations, PATIENCE, Settled, damaged};
 use crate::{
     config::Places,
     images::{
-        Cancel, Change, Changed, CommitFault, Defaults, Draft, ImageError, Origin, OwnPaths, Store,
+        Audience, Cancel, Change, Changed, CommitFault, Defaults, Draft, ImageError, Origin, OwnPaths, Store,
         WriteLayer,
     },
     registry::{
@@ -26,7 +26,7 @@ use crate::{
         record::Record,
         state::{Live, State},
     },
-    shim_link::pause::Pause,
+    shim_link::{pause::Pause, spawn::is_socket},
 };
 
 /// A container whose changes are to be read.
@@ -53,9 +53,12 @@ enum Stand {
 pub(super) async fn answer(
     operations: &Operations,
     request: CommitRequest,
-    descriptor: Option<OwnedFd>,
+    mut descriptors: VecDeque<OwnedFd>,
 ) -> Result<Response, WireError> {
     let missing = || WireError::new(ErrorCode::Invalid, "the output's descriptor is missing");
+    // Behind the output, if there is one, a client may send a socket on which it wants to be told how far it is.
+    let audience = Audience::new(descriptors.pop_back_if(|last| is_socket(last)));
+    let descriptor = descriptors.pop_front();
     match request {
         CommitRequest::Commit { container, name, author, message, changes, pause } => {
             let id = operations.registry.resolve(&container).await?;
@@ -63,6 +66,7 @@ pub(super) async fn answer(
             let change = Change::new(&changes, None);
             let draft = Draft { name, author, message, change, defaults: defaults(&subject.record) };
             let commit = move |store: &Store, cancel: &Cancel| {
+                let store = store.telling(audience);
                 subject.read(cancel, |changed| store.commit(changed, &draft, cancel))
             };
             let image = operations.images.work(commit).await?;
@@ -73,6 +77,7 @@ pub(super) async fn answer(
             let id = operations.registry.resolve(&container).await?;
             let subject = subject(operations, &id, pause, "export").await?;
             let export = move |store: &Store, cancel: &Cancel| {
+                let store = store.telling(audience);
                 subject.read(cancel, |changed| store.export(changed, out, cancel))
             };
             operations.images.work(export).await.map(|()| Response::Done)

@@ -14,13 +14,14 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustix::fs::OFlags;
 
-use super::{cancel::Cancel, error::ImageError};
+use super::{audience::Meter, cancel::Cancel, error::ImageError};
 
 /// What a client gave to be written to.
 #[derive(Debug)]
 pub(super) struct Outlet<'o> {
     file: File,
     cancel: &'o Cancel,
+    meter: Meter,
 }
 
 impl<'o> Outlet<'o> {
@@ -36,7 +37,13 @@ impl<'o> Outlet<'o> {
             rustix::fs::fcntl_setfl(&file, OFlags::WRONLY | OFlags::NONBLOCK)
                 .map_err(|errno| fault(errno.into()))?;
         }
-        Ok(Self { file, cancel })
+        Ok(Self { file, cancel, meter: Meter::default() })
+    }
+
+    /// The same, whose filling this tells of.
+    pub(super) fn metered(mut self, meter: Meter) -> Self {
+        self.meter = meter;
+        self
     }
 
     fn wait(&self) -> io::Result<()> {
@@ -57,7 +64,11 @@ impl Write for Outlet<'_> {
             }
             match self.file.write(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
-                result => return result,
+                Ok(count) => {
+                    self.meter.add(count as u64);
+                    return Ok(count);
+                }
+                Err(error) => return Err(error),
             }
         }
     }

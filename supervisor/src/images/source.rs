@@ -95,6 +95,12 @@ impl Archive {
         Self { file, begin: Some(begin), end, expected, meter: Meter::default() }
     }
 
+    /// The same, whose reading this tells of.
+    pub(super) fn metered(mut self, meter: Meter) -> Self {
+        self.meter = meter;
+        self
+    }
+
     /// The same, whose reading somebody is told of; `name` is what it is called if it has no digest.
     pub(super) fn told_to(mut self, audience: &Audience, name: &str) -> Self {
         let name = self.expected.as_ref().map_or(name, Digest::short);

@@ -32,6 +32,9 @@ pub(crate) struct CommitArgs {
     /// It goes on meanwhile, as with --pause=false
     #[arg(long)]
     pub(crate) no_pause: bool,
+    /// Show nothing while it works
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Write its whole file system into this tar instead of making an image; - is standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<String>,

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use mysup_ipc::id::Digest;
+use mysup_ipc::{id::Digest, progress::ProgressStep};
 
 use super::{Store, importing::Below, now};
 use crate::images::{
@@ -32,6 +32,10 @@ use crate::images::{
 
 /// Bytes that go into a pipe or out at once.
 const BUFFER: usize = 128 << 10;
+
+/// What progress is told of.
+const LAYER: &str = "layer";
+const WHOLE: &str = "file system";
 
 /// What a container was made from.
 #[derive(Debug, Clone)]
@@ -118,8 +122,15 @@ impl Store {
             let writing =
                 writing.map_err(|source| ImageError::system("start a thread", "for the commit", source))?;
             let below = Below { parent, diff_id: None };
-            let unpacked = Archive::new(OwnedFd::from(reader))
-                .and_then(|archive| self.unpack_layer(&archive, &below, Window::Usual, cancel));
+            // Nobody knows how long it will be.
+            let meter = self.1.part(LAYER, ProgressStep::Writing, 0);
+            let unpacked = Archive::new(OwnedFd::from(reader)).and_then(|archive| {
+                let archive = archive.metered(meter.clone());
+                self.unpack_layer(&archive, &below, Window::Usual, cancel)
+            });
+            if unpacked.is_ok() {
+                meter.finish(ProgressStep::Written);
+            }
             let panicked = |_panic| {
                 ImageError::system("read", "the write layer", io::Error::other("its thread panicked"))
             };
@@ -194,7 +205,9 @@ impl Store {
     ) -> Result<(), ImageError> {
         let (_pin, stack) = self.pinned_stack(changed.origin)?;
         let copy = out.try_clone().map_err(|source| ImageError::system("keep", "the output", source))?;
-        let out = io::BufWriter::with_capacity(BUFFER, Outlet::new(out, cancel)?);
+        let meter = self.1.part(WHOLE, ProgressStep::Writing, 0);
+        let out = Outlet::new(out, cancel)?.metered(meter.clone());
+        let out = io::BufWriter::with_capacity(BUFFER, out);
         let settled = changed.settled;
         let settled = || settled().map_err(ImageError::Commit);
         let written = changes::write_whole(changed.layer, &stack, out, (&self.0.limits, cancel), settled);
@@ -203,6 +216,7 @@ impl Store {
         }
         let (mut out, left_out) = written?;
         out.flush().map_err(|source| ImageError::system("write", "the archive", source))?;
+        meter.finish(ProgressStep::Written);
         report(left_out);
         match rustix::fs::fsync(&copy) {
             // A pipe has no disk.
