@@ -21,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         removal_by_force_wins_over_starts,
         living_program_is_adopted_without_the_boot_id_of_the_run_root,
         stopped_supervisor_is_replaced,
+        threads_of_the_supervisor_need_no_stack_for_signals,
     ]
 }
 
@@ -172,4 +173,16 @@ fn stopped_supervisor_is_replaced(sandbox: &Sandbox) {
     assert_eq!(sandbox.init_pid("one"), init);
     sandbox.ok(&["stop", "one"]);
     assert_eq!(sandbox.ok(&["wait", "one"]), code.to_string());
+}
+
+/// One that has no memory for it would abort the process.
+fn threads_of_the_supervisor_need_no_stack_for_signals(sandbox: &Sandbox) {
+    let pid = sandbox.supervisor();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let faults = (1_u64 << (Signal::SEGV.as_raw() - 1)) | (1 << (Signal::BUS.as_raw() - 1));
+    for kind in ["SigCgt:", "SigIgn:"] {
+        let mask = status.lines().find_map(|line| line.strip_prefix(kind)).expect("the kernel tells it");
+        let mask = u64::from_str_radix(mask.trim(), 16).expect("hexadecimal");
+        assert_eq!(mask & faults, 0, "{kind} has SIGSEGV or SIGBUS: {mask:x}");
+    }
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use cli::Outcome;
 
 fn main() -> ExitCode {
+    sys::end_on_faults();
     match cli::run(std::env::args_os()) {
         Ok(Outcome::Code(code)) => ExitCode::from(code),
         Ok(Outcome::Serve(config)) => match daemon::run(config, daemon::Ready::from_environment()) {

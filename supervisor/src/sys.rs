@@ -213,6 +213,36 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: u8) -> io::Result<()> {
     }
 }
 
+/// Keeps the standard library from handling SIGSEGV and SIGBUS, by being called before it looks whether these have their
+/// default. With its handler each new thread, tokio's too, maps a stack for signals, and where there is no memory for that
+/// the process aborts (`make_handler` in std's `stack_overflow.rs`). So an overflow ends it without words.
+#[cfg(not(test))]
+#[used]
+#[expect(unsafe_code, reason = "nothing else runs before the standard library's part of main")]
+// SAFETY: the C library calls what is in this section before main, with arguments that a C function may ignore.
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = {
+    extern "C" fn ignore_faults() {
+        set_faults(nix::sys::signal::SigHandler::SigIgn);
+    }
+    ignore_faults
+};
+
+/// The other half, at the beginning of main: what we start inherits what is ignored.
+pub(crate) fn end_on_faults() {
+    set_faults(nix::sys::signal::SigHandler::SigDfl);
+}
+
+#[expect(unsafe_code, reason = "sigaction(2)")]
+fn set_faults(handler: nix::sys::signal::SigHandler) {
+    use nix::sys::signal::{SaFlags, SigAction, SigSet, Signal, sigaction};
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: nobody relies on a handler: the old one is the default, or that of who started us. Cannot fail.
+        let _ = unsafe { sigaction(signal, &action) };
+    }
+}
+
 /// Hears of the end of a pidfd's process: pidfd_open(2): it is readable then, and stays so.
 #[expect(unsafe_code, reason = "tokio asks its callers to vouch for the descriptor")]
 pub(crate) fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
