@@ -60,6 +60,8 @@ impl Waiting {
         let client = sandbox.call(&["commit", "-o", &path, name]).start();
         let reader = File::open(&path).expect("the client opens the other end");
         wait_until("the container stands still", || is_frozen(&id));
+        // It is frozen before that is told, and only then something is read of it.
+        wait_until("it is read", || rustix::io::ioctl_fionread(&reader).is_ok_and(|count| count > 0));
         Waiting { client, id, reader }
     }
 
