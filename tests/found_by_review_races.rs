@@ -17,6 +17,9 @@ pub(crate) fn cases() -> Vec<Case> {
         stop_under_way_is_kept_by_one_shim_after_the_other,
         forced_removal_under_way_goes_on_when_shim_and_supervisor_die,
         forced_removal_that_waits_is_not_forgotten_with_its_supervisor,
+        living_shim_without_the_file_of_its_lock_gets_no_second_one,
+        container_without_a_run_directory_leaves_no_process_and_no_cgroup,
+        init_that_was_moved_out_of_its_cgroups_is_adopted,
     ]
 }
 
@@ -144,4 +147,67 @@ fn forced_removal_that_waits_is_not_forgotten_with_its_supervisor(sandbox: &Sand
     sandbox.ok(&["start"]);
     processes::signal(shim, Signal::CONT);
     wait_until("it is removed", || sandbox.status("one") == "absent");
+}
+
+fn living_shim_without_the_file_of_its_lock_gets_no_second_one(sandbox: &Sandbox) {
+    let code = sandbox.exit_code();
+    sandbox.start_obedient("one", &[], code);
+    let (shim, lock) = (sandbox.shim_pid("one"), sandbox.state_directory("one").join(layout::LOCK));
+    std::fs::remove_file(&lock).expect("the sandbox is ours");
+    for _ in 0..2 {
+        sandbox.kill_supervisor();
+        sandbox.ok(&["start"]);
+        sandbox.wait_status("one", "running");
+        assert!(processes::is_alive(shim));
+        assert!(!lock.exists(), "a second shim has taken another lock");
+    }
+    // When it dies, another one goes on.
+    processes::signal(shim, Signal::KILL);
+    wait_until("another shim has adopted", || processes::lock_holder(&lock).is_some());
+    sandbox.wait_status("one", "running");
+    sandbox.ok(&["stop", "one"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), code.to_string());
+}
+
+#[expect(clippy::disallowed_methods, reason = "a tree of the sandbox; nothing is mounted in it")]
+fn container_without_a_run_directory_leaves_no_process_and_no_cgroup(sandbox: &Sandbox) {
+    for with_supervisor in [false, true] {
+        let id = sandbox.start_obedient("one", &[], 42);
+        let (init, shim) = (sandbox.init_pid("one"), sandbox.shim_pid("one"));
+        std::fs::remove_dir_all(sandbox.run_root().join("containers").join(&id))
+            .expect("the sandbox is ours");
+        if with_supervisor {
+            sandbox.kill_supervisor();
+        }
+        processes::signal(shim, Signal::KILL);
+        wait_until("the shim is dead", || !processes::is_alive(shim));
+        sandbox.wait_status("one", "exited");
+        assert!(!processes::is_alive(init), "nobody can go on with it");
+        let left: Vec<_> =
+            processes::cgroup_directories().into_iter().filter(|path| path.ends_with(&id)).collect();
+        assert!(left.is_empty(), "{left:?}");
+        // What nobody saw is not made up.
+        let code = if with_supervisor { 255 } else { 137 };
+        assert_eq!(inspect::number(&sandbox.inspect("one"), "State.ExitCode"), code);
+        sandbox.ok(&["rm", "one"]);
+        sandbox.mysup(&["doctor"]).expect_code(0);
+    }
+}
+
+fn init_that_was_moved_out_of_its_cgroups_is_adopted(sandbox: &Sandbox) {
+    let code = sandbox.exit_code();
+    let id = sandbox.start_obedient("one", &[], code);
+    let (init, shim) = (sandbox.init_pid("one"), sandbox.shim_pid("one"));
+    let own = format!("{}/{id}", layout::CGROUP_PARENT);
+    for root in processes::cgroup_roots().iter().filter(|root| root.join(&own).exists()) {
+        std::fs::write(root.join("cgroup.procs"), init.to_string()).expect("root may move it");
+    }
+    sandbox.kill_supervisor();
+    processes::signal(shim, Signal::KILL);
+    wait_until("the shim is dead", || !processes::is_alive(shim));
+    sandbox.ok(&["start"]);
+    sandbox.wait_status("one", "running");
+    assert_eq!(sandbox.init_pid("one"), init);
+    sandbox.ok(&["stop", "one"]);
+    assert_eq!(sandbox.ok(&["wait", "one"]), code.to_string());
 }

@@ -55,11 +55,25 @@ pub fn read(run_directory: BorrowedFd<'_>) -> Option<InitStatus> {
     }
 }
 
+/// When a process was started, in clock ticks since the machine was: field 22 of its `stat`, proc_pid_stat(5). The name before
+/// it is in parentheses, and may have some itself.
+pub fn start_in(stat: &str) -> Option<u64> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn a_start_is_found_behind_any_name() {
+        let fields: Vec<String> = (3..30).map(|number| number.to_string()).collect();
+        assert_eq!(start_in(&format!("12 (a) R) {}", fields.join(" "))), Some(22));
+        assert_eq!(start_in("12 (a) S 1"), None);
+        assert!(start_in(&std::fs::read_to_string("/proc/self/stat").expect("proc")).is_some());
+    }
 
     #[test]
     fn only_an_end_that_was_written_whole_is_one() {

@@ -296,7 +296,7 @@ mod tests {
             JournalEntry::Cgroup { path: String::new() },
             JournalEntry::WriteLayer,
             JournalEntry::Mountpoint,
-            JournalEntry::Released { init_pid: 1, at: 0 },
+            JournalEntry::Released { init_pid: 1, at: 0, init_start: 0 },
         ];
         let journaled: Vec<Step> = Step::ALL.iter().copied().filter(|step| step.is_journaled()).collect();
         let of_entries: BTreeSet<Step> = entries.iter().filter_map(Step::of_entry).collect();

@@ -130,6 +130,9 @@ pub enum JournalEntry {
         init_pid: u32,
         /// Nanoseconds since 1970.
         at: u64,
+        /// When that process was started, in clock ticks since the machine was; 0 where it is not known. Both numbers are of
+        /// one process in a boot.
+        init_start: u64,
     },
     /// An effect that a newer shim made and this version cannot undo. Never written; new variants go before it.
     #[serde(skip)]

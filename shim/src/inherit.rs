@@ -30,7 +30,7 @@ use crate::{
     rootfs,
     running::{Init, Parent, Parts, Running},
     stdio::Stdio,
-    teardown::{OwedRecord, Places, Teardown, boot_id, journal, sweep},
+    teardown::{OwedRecord, Places, Teardown, boot_id, journal, sweep, unnamed},
 };
 
 /// Goes on with a container whose shim died and whose init lives.
@@ -103,7 +103,7 @@ fn read_plan(order: &AdoptOrder) -> Result<Box<ContainerPlan>, SysError> {
 
 fn released(entries: &[JournalEntry]) -> Option<(u32, u64)> {
     entries.iter().find_map(|entry| match entry {
-        JournalEntry::Released { init_pid, at } => Some((*init_pid, *at)),
+        JournalEntry::Released { init_pid, at, .. } => Some((*init_pid, *at)),
         JournalEntry::Begin { .. }
         | JournalEntry::Cgroup { .. }
         | JournalEntry::WriteLayer
@@ -137,7 +137,7 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
     let mut hub = Hub::new(connection, false)?;
     let state = rootfs::open_directory(&order.state_dir)?;
     // With a mount on it there would be no journal, and nothing to undo.
-    let entries = match sweep::open_root(&order.run_dir) {
+    let mut entries = match sweep::open_root(&order.run_dir) {
         Ok(run) => {
             hub.listen_again(&run);
             of_this_boot(journal::read(run.as_fd())?)
@@ -145,6 +145,10 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => Vec::new(),
         Err(error) => return Err(error),
     };
+    let proc = rootfs::open_directory("/proc")?;
+    if !entries.iter().any(|entry| matches!(entry, JournalEntry::Begin { .. })) {
+        entries.extend(unnamed::entries(&proc, &order.state_dir)?);
+    }
     let keeps_record =
         !entries.iter().any(|entry| matches!(entry, JournalEntry::Begin { lifetime: Lifetime::Nothing, .. }));
     let mut owed = OwedRecord::default();
@@ -155,7 +159,6 @@ pub(crate) fn take_down(control: UnixStream) -> Result<(), SysError> {
         hub.exited(&report);
     }
     let places = Places { state_dir: order.state_dir, run_dir: order.run_dir, trash_dir: order.trash_dir };
-    let proc = rootfs::open_directory("/proc")?;
     let teardown = Teardown::new(places, &entries, proc, None, Vec::new(), owed)?;
     Ending::new(teardown, keeps_record.then_some(state.as_fd()), lock).run(hub)
 }

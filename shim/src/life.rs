@@ -117,7 +117,8 @@ fn start(
     let run = ground.run.try_clone().call(|| "fcntl(F_DUPFD_CLOEXEC)").step("start the init")?;
     let deadline = Deadline::new(run);
     let started_at = wall_clock();
-    let entry = JournalEntry::Released { init_pid: held.pid, at: started_at };
+    let entry =
+        JournalEntry::Released { init_pid: held.pid, at: started_at, init_start: held.start(proc.as_fd()) };
     ground.journal.append(&entry).step("write the journal")?;
     held.release()?;
     point::after(point::Step::Released);

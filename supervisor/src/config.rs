@@ -81,6 +81,11 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// The id of the container, which is the name of both directories.
+    pub(crate) fn id(&self) -> String {
+        self.state.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// The note of a removal by force that has begun.
     pub(crate) fn doomed(&self) -> PathBuf {
         self.state.join(layout::DOOMED)

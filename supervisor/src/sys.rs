@@ -148,6 +148,18 @@ pub(crate) fn short_socket_path(directory: &Path, name: &str) -> io::Result<(Pat
     Ok((PathBuf::from(format!("/proc/self/fd/{}/{name}", opened.as_raw_fd())), Some(opened)))
 }
 
+/// Whether anybody listens at a socket. Never waits: with a full queue somebody does.
+pub(crate) fn is_listened_at(path: &Path) -> io::Result<bool> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(rustix::io::Errno::AGAIN) => Ok(true),
+        Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// A descriptor that stands for a file, and keeps it, without opening it.
 pub(crate) fn open_path(path: &Path) -> io::Result<File> {
     let flags = i32::from_ne_bytes(rustix::fs::OFlags::PATH.bits().to_ne_bytes());
@@ -277,6 +289,15 @@ mod request {
     nix::ioctl_readwrite!(pidfd_get_info, 0xff, 11, super::PidfdInfo);
 }
 
+/// A pidfd of the process `pid`, if that was started then, in clock ticks since the machine was (proc_pid_stat(5), field 22):
+/// no other process of this boot has had both numbers.
+pub(crate) fn pidfd_started_at(pid: u32, start: u64) -> Option<OwnedFd> {
+    let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
+    let pidfd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    (mysup_ipc::init_status::start_in(&stat) == Some(start)).then_some(pidfd)
+}
+
 /// A pidfd of the process `pid`, if that is in the cgroup of the container `id`, or in one that it has made below (it is
 /// looked at after the pidfd was made, so a number that was reused does not matter).
 pub(crate) fn pidfd_in_cgroup(pid: u32, id: &str) -> Option<OwnedFd> {
@@ -329,6 +350,17 @@ mod tests {
         }
         drop(held);
         assert!(!is_locked(&path).unwrap());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_socket_is_listened_at_as_long_as_somebody_does() {
+        let path = std::env::temp_dir().join(format!("mysup-listened-{}", std::process::id()));
+        assert!(!is_listened_at(&path).unwrap(), "no socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(is_listened_at(&path).unwrap());
+        drop(listener);
+        assert!(!is_listened_at(&path).unwrap());
         std::fs::remove_file(path).unwrap();
     }
 }

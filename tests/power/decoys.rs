@@ -86,7 +86,7 @@ impl Decoys {
             fs::create_dir_all(cgroup).expect("the tests run as root");
             fs::write(cgroup.join("cgroup.procs"), process.id().to_string()).expect("the tests run as root");
         }
-        let released = JournalEntry::Released { init_pid: process.id(), at: 1 };
+        let released = JournalEntry::Released { init_pid: process.id(), at: 1, init_start: 0 };
         let mut file = OpenOptions::new().append(true).open(&journal).expect("it was just read");
         file.write_all(&released.to_frame().expect("it is short")).expect("the sandbox is ours");
         rustix::mount::mount_bind(source, run.join(layout::MOUNTPOINT)).expect("the tests run as root");

@@ -1,6 +1,6 @@
 //! The bytes of every release: what an old shim, record or journal says must be understood for ever.
 //!
-//! `0.1.txt` has one line for each variant of every message and record: its label, and its frame in hexadecimal. A new
+//! Each file has one line for each variant of every message and record: its label, and its frame in hexadecimal. A new
 //! variant does not compile here before `named.rs` names it, and fails before `samples.rs` has one and its bytes are kept:
 //! `MYSUP_GOLDEN=add cargo test -p mysup-ipc` adds lines that are missing, and never changes one. The release that appends
 //! a field begins a new file at the head of `RELEASES`; the old ones stay.
@@ -21,7 +21,7 @@ use named::Named;
 use samples::Sample;
 
 /// The newest first: its bytes are also what is sent today.
-const RELEASES: [(&str, &str); 1] = [("0.1", include_str!("0.1.txt"))];
+const RELEASES: [(&str, &str); 2] = [("0.2", include_str!("0.2.txt")), ("0.1", include_str!("0.1.txt"))];
 
 fn frame_of(bytes: &[u8]) -> frame::Frame {
     let mut decoder = Decoder::new();

@@ -416,7 +416,7 @@ fn journal() -> Vec<JournalEntry> {
         JournalEntry::Cgroup { path: text("/sys/fs/cgroup/mysup/ab") },
         JournalEntry::WriteLayer,
         JournalEntry::Mountpoint,
-        JournalEntry::Released { init_pid: 81, at: 82 },
+        JournalEntry::Released { init_pid: 81, at: 82, init_start: 84 },
     ]);
     all
 }

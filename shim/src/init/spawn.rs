@@ -183,6 +183,17 @@ pub(crate) fn open_start(run_directory: BorrowedFd<'_>) -> Result<OwnedFd, SysEr
 }
 
 impl Held {
+    /// When it was started, in clock ticks since the machine was: with its pid that is this process and no other. 0 if that cannot
+    /// be read: then its cgroup has to tell.
+    pub(crate) fn start(&self, proc: BorrowedFd<'_>) -> u64 {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut stat = String::new();
+        let read = rustix::fs::openat(proc, format!("{}/stat", self.pid), flags, Mode::empty())
+            .map_err(std::io::Error::from)
+            .and_then(|file| std::fs::File::from(file).read_to_string(&mut stat));
+        read.ok().and_then(|_| init_status::start_in(&stat)).unwrap_or(0)
+    }
+
     /// Lets it go on to exec, and waits until it has, or says why it could not.
     pub(crate) fn release(&mut self) -> Result<(), StartError> {
         use std::io::Write;

@@ -12,6 +12,7 @@ pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 mod unmount;
+pub(crate) mod unnamed;
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -352,11 +353,11 @@ impl Teardown {
 /// What is said of an init that has ended and that nobody has taken note of: by then it has no cgroup.
 pub(crate) fn not_reaped(proc: BorrowedFd<'_>, pidfd: BorrowedFd<'_>) -> Option<TeardownStep> {
     let (init, tracer) = holders::of_zombie(proc, pidfd)?;
-    let mut error = format!("process {} ({}) has ended and is not reaped yet", init.pid, init.program);
-    match &tracer {
-        Some(Holder { pid, program }) => error.push_str(&format!(": {program}, pid {pid}, traces it")),
-        None => error.push_str(": its parent has not taken note of it"),
-    }
+    let reason = match &tracer {
+        Some(_) => "it is traced",
+        None => "its parent has not taken note of it",
+    };
+    let error = format!("the init has ended and is not reaped yet: {reason}");
     let holders = tracer.into_iter().chain([init]).collect();
     let outcome = Outcome::Failed { error, holders };
     let (kind, target) = (StepKind::Processes, String::new());

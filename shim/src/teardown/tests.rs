@@ -42,7 +42,7 @@ impl Laboratory {
             cgroup("b"),
             JournalEntry::WriteLayer,
             JournalEntry::Mountpoint,
-            JournalEntry::Released { init_pid: u32::MAX, at: 0 },
+            JournalEntry::Released { init_pid: u32::MAX, at: 0, init_start: 0 },
         ]
     }
 

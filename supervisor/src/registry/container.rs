@@ -205,6 +205,11 @@ impl Container {
         }
     }
 
+    /// Its shim has said its last word, which is handled next.
+    pub(crate) fn is_over(&self) -> bool {
+        self.link.as_ref().is_some_and(Link::is_done)
+    }
+
     /// Tells its shim to stop the program; false if that cannot be done. As in the shim, an earlier end wins.
     pub(crate) fn send_stop(&mut self, signal: u8, grace_ms: Option<u64>) -> bool {
         if !self.command(Command::Stop { signal, grace_ms }) {

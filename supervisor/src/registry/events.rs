@@ -197,7 +197,7 @@ impl Container {
         {
             if self.send_stop(signal, grace_ms) {
                 self.state = state;
-            } else {
+            } else if !self.is_over() {
                 self.tell_settled(&Err(self.unreachable_error()));
             }
         }

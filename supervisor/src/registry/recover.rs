@@ -33,7 +33,7 @@ use super::{
 use crate::{
     config::{Config, Places},
     error::{Error, chain},
-    shim_link::{entry::Entry, journal, lost::record_exit, sweep::Sweeper},
+    shim_link::{alive, cgroups, entry::Entry, journal, lost::record_exit, sweep::Sweeper},
     sys,
 };
 
@@ -135,7 +135,7 @@ fn discard_other_boot(config: &Config) -> Result<(), Error> {
     let now = fs::read_to_string(KERNEL_BOOT_ID).map_err(Error::file("read", KERNEL_BOOT_ID))?;
     for entry in entries(&config.run_containers())? {
         let path = entry.path();
-        let locked = id_of(&entry).is_some_and(|id| is_locked(&config.places(&id)));
+        let locked = id_of(&entry).is_some_and(|id| alive::lives(&config.places(&id)));
         if locked {
             tracing::warn!(path = %path.display(), "in use although it is of another boot, left alone, continuing");
         } else if journal::boot(&path).map_or(true, |begun| begun.as_deref() == Some(now.trim())) {
@@ -147,19 +147,11 @@ fn discard_other_boot(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// A lock that cannot be looked at is no proof of death.
-fn is_locked(places: &Places) -> bool {
-    sys::is_locked(&places.lock()).unwrap_or_else(|error| {
-        tracing::warn!(%error, path = %places.lock().display(), "cannot look at a lock, continuing");
-        true
-    })
-}
-
 /// What one container's directory says; nothing if it turns out that there is no container.
 fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
     let places = config.places(&id);
     let exists = |path: &Path| path.symlink_metadata().is_ok();
-    let locked = is_locked(&places);
+    let locked = alive::lives(&places);
     if !locked && was_never_told_of(&places) {
         tracing::info!(container = %id, "its creation was broken off, removed");
         discard(&places);
@@ -190,6 +182,14 @@ fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
             None => State::Unreachable(Live::Starting),
         };
         found.entry = Some(Entry::TearDown { ending: None });
+    } else if boot == Boot::Same && cgroups::exist(&places.id()) {
+        // Somebody has removed its run directory, and its program may run. Without a journal nobody can go on with it.
+        tracing::warn!(container = %found.id, "its run directory is gone and its cgroups are there, it is taken down, continuing");
+        let launched = found.record.as_ref().map_or(true, |record| record.launched);
+        let unseen = || launched.then(|| unseen_end(boot, damage.exit.as_deref()));
+        let ending = found.exit.clone().or_else(unseen);
+        found.state = State::Live(Live::TearingDown { ran: ran || ending.is_some() });
+        found.entry = Some(Entry::TearDown { ending });
     } else {
         return at_rest(found, &places, ran, boot, &damage);
     }

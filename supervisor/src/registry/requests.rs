@@ -159,10 +159,11 @@ impl Registry {
         let (signal, grace_ms) = (signal.unwrap_or(plan.signal), grace.unwrap_or(plan.grace_ms));
         match state::next(&container.state, Event::Wanted(Want::Stop)) {
             Ok(state) => {
-                if !container.send_stop(signal, grace_ms) {
+                if container.send_stop(signal, grace_ms) {
+                    container.state = state;
+                } else if !container.is_over() {
                     return give(reply, Err(container.unreachable_error()));
                 }
-                container.state = state;
                 container.watchers.push(reply);
             }
             Err(Refusal::Starting) => {
@@ -231,7 +232,11 @@ impl Registry {
                 format!("Cannot kill container: {}: container {id} is not running", container.label());
             return Err(WireError::new(ErrorCode::Conflict, message));
         }
-        if container.command(Command::Signal(signal)) { Ok(()) } else { Err(container.unreachable_error()) }
+        if container.command(Command::Signal(signal)) || container.is_over() {
+            Ok(())
+        } else {
+            Err(container.unreachable_error())
+        }
     }
 
     fn wait(&mut self, id: &ContainerId, reply: oneshot::Sender<ExitReport>) {

@@ -17,7 +17,7 @@ use super::{
     children::Children,
     deadlines::SEND,
     framed::{Framed, FramedError},
-    journal,
+    journal::{self, Release},
     lost::{self, Init},
     spawn::Spawner,
     start,
@@ -71,17 +71,25 @@ pub(super) async fn is_possible(init: &mut Init, places: &Places) -> Possible {
     init.pid.get_or_insert(released.init_pid);
     init.started_at.get_or_insert(released.at);
     if init.pidfd.is_none() {
-        let id = places.state.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        init.pidfd = sys::pidfd_in_cgroup(released.init_pid, &id);
+        init.pidfd = found_again(released, &places);
         // It says the same if there was no descriptor for the look.
         if init.pidfd.is_none() {
             if let Err(error) = descriptors_for_a_look() {
                 return Possible::NotKnown(error.to_string());
             }
-            init.pidfd = sys::pidfd_in_cgroup(released.init_pid, &id);
+            init.pidfd = found_again(released, &places);
         }
     }
     if init.pidfd.is_some() { Possible::Yes } else { Possible::No }
+}
+
+/// The init of a journal of this boot, if it lives: by its start, wherever somebody may have moved it; an older shim has not
+/// noted that, and its cgroup tells.
+fn found_again(released: Release, places: &Places) -> Option<OwnedFd> {
+    match released.init_start {
+        0 => sys::pidfd_in_cgroup(released.init_pid, &places.id()),
+        start => sys::pidfd_started_at(released.init_pid, start),
+    }
 }
 
 /// An error if there are not as many descriptors as a look at a process needs.

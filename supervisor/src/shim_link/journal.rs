@@ -19,6 +19,8 @@ pub(crate) struct Release {
     pub(crate) init_pid: u32,
     /// Nanoseconds since 1970.
     pub(crate) at: u64,
+    /// The start of that process in clock ticks since the machine was started; 0 where it was not noted.
+    pub(crate) init_start: u64,
 }
 
 /// The release of the program; `None` if it never was, as far as the journal can be read. A torn last entry was not
@@ -28,7 +30,7 @@ pub(crate) struct Release {
 /// If there is a journal and it cannot be read now: that says nothing about the program.
 pub(crate) fn released(run_directory: &Path) -> io::Result<Option<Release>> {
     let release = |entry| match entry {
-        JournalEntry::Released { init_pid, at } => Some(Release { init_pid, at }),
+        JournalEntry::Released { init_pid, at, init_start } => Some(Release { init_pid, at, init_start }),
         JournalEntry::Begin { .. }
         | JournalEntry::Cgroup { .. }
         | JournalEntry::WriteLayer
@@ -86,11 +88,11 @@ mod tests {
         let path = directory.join(layout::JOURNAL);
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(released(&directory).unwrap(), None);
-        bytes.extend(JournalEntry::Released { init_pid: 3, at: 9 }.to_frame().unwrap());
+        bytes.extend(JournalEntry::Released { init_pid: 3, at: 9, init_start: 4 }.to_frame().unwrap());
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
         assert_eq!(released(&directory).unwrap(), None);
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(released(&directory).unwrap(), Some(Release { init_pid: 3, at: 9 }));
+        assert_eq!(released(&directory).unwrap(), Some(Release { init_pid: 3, at: 9, init_start: 4 }));
         std::fs::remove_file(path).unwrap();
         std::fs::remove_dir(directory).unwrap();
     }

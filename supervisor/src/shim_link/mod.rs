@@ -7,6 +7,8 @@
 //! Nothing here decides what a container is to do; nothing here removes anything.
 
 mod adopt;
+pub(crate) mod alive;
+pub(crate) mod cgroups;
 pub(crate) mod children;
 mod deadlines;
 pub(crate) mod entry;
@@ -129,6 +131,11 @@ impl Link {
     pub(crate) fn new(epoch: u64) -> (Self, mpsc::Receiver<Command>) {
         let (commands, queue) = mpsc::channel(COMMANDS);
         (Self { epoch, commands }, queue)
+    }
+
+    /// Whether its task has ended: its last word is on its way to the registry, or there already.
+    pub(crate) fn is_done(&self) -> bool {
+        self.commands.is_closed()
     }
 
     /// Passes a command on; false if the queue is full or the link has ended.

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    Command, Event, Events, adopt,
+    Command, Event, Events, adopt, alive,
     children::Children,
     deadlines::{ENDING, LOCK_END, LOOK, REPORT, RETRY, SEND, START, STEP},
     entry::{Entry, Launch},
@@ -304,17 +304,10 @@ impl Working {
         self.lose().await
     }
 
-    /// By its lock, never by a pid. A lock that cannot be looked at is no proof of death.
     async fn shim_lives(&self) -> bool {
-        let lock = self.task.places.lock();
-        let look = move || {
-            sys::is_locked(&lock).unwrap_or_else(|error| {
-                tracing::warn!(%error, lock = %lock.display(), "cannot look at a lock, continuing");
-                true
-            })
-        };
+        let places = self.task.places.clone();
         // Fails only when the runtime ends, and we with it.
-        tokio::task::spawn_blocking(look).await.unwrap_or(true)
+        tokio::task::spawn_blocking(move || alive::lives(&places)).await.unwrap_or(true)
     }
 
     /// Goes on until the shim answers or its lock is free: a stopped shim heals without a command.

@@ -18,6 +18,7 @@ use crate::{
     shim_link::{
         Event,
         adopt::{self, Possible, Refusal},
+        cgroups,
         deadlines::{ADOPTIONS, FIRST_RETRY, REPORT, RETRY, SEND, STEP, TEARDOWNS},
         framed::Framed,
         lost,
@@ -116,7 +117,7 @@ impl Working {
         }
         let (mut told, mut pause) = (false, FIRST_RETRY);
         while self.teardowns < TEARDOWNS {
-            if !self.run_directory_exists().await {
+            if !self.leaves_anything().await {
                 return self.already_gone().await;
             }
             match self.start_teardown().await {
@@ -159,17 +160,18 @@ impl Working {
         Ok(greeted.map_err(|error| system_failure("cannot send a teardown order", &error)))
     }
 
-    async fn run_directory_exists(&self) -> bool {
-        let run = self.task.places.run.clone();
-        let exists = move || match run.symlink_metadata() {
-            Ok(_) => true,
-            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    /// The run directory is the last thing to go. If somebody else has removed it, there are cgroups.
+    async fn leaves_anything(&self) -> bool {
+        let places = self.task.places.clone();
+        let exists = move || match places.run.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => cgroups::exist(&places.id()),
+            _ => true,
         };
         // Fails only when the runtime ends, and we with it.
         tokio::task::spawn_blocking(exists).await.unwrap_or(true)
     }
 
-    /// The run directory is the last thing to go: the dead shim had finished.
+    /// The dead shim had finished.
     async fn already_gone(&mut self) -> Option<Framed> {
         self.settle_ending().await?;
         let path = self.task.places.state.join(layout::TEARDOWN);
