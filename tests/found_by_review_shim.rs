@@ -13,7 +13,8 @@ use nix::sys::{ptrace, wait::waitpid};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Case, Sandbox, holds_within, inspect, plant::Bind, processes, tree::plant_data, wait_until,
+    Case, Sandbox, holds_within, inspect, linux_is_at_least, plant::Bind, processes, random::Random, skip,
+    tree::plant_data, wait_until,
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -21,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         mount_on_the_run_directory_is_untouched_and_healed,
         mount_on_the_trash_is_untouched_and_healed,
         holder_in_the_namespace_of_the_init_keeps_the_files,
+        holder_is_found_below_a_root_with_any_name,
         status_is_not_lost_while_nobody_reaps,
         volume_below_a_name_that_is_no_text_is_unmounted,
         volume_that_no_path_leads_to_is_unmounted,
@@ -97,6 +99,18 @@ fn holder_in_the_namespace_of_the_init_keeps_the_files(sandbox: &Sandbox) {
     assert!(sandbox.root().join("containers").join(&id).join("upper").is_dir(), "below a live union");
     drop(holder);
     expect_healed(sandbox, "exited");
+}
+
+fn holder_is_found_below_a_root_with_any_name(sandbox: &Sandbox) {
+    if !linux_is_at_least(6, 5) {
+        skip("before Linux 6.5 no path of an overlay may have a comma");
+    }
+    for name in ["a b", "a,b", "a:b", "a\\b", "a\\,b"] {
+        let odd = Sandbox::at(name, Path::new(&sandbox.new_directory(name)), Random::new(1, name));
+        holder_in_the_namespace_of_the_init_keeps_the_files(&odd);
+        odd.mysup(&["doctor"]).expect_code(0);
+        odd.finish();
+    }
 }
 
 fn status_is_not_lost_while_nobody_reaps(sandbox: &Sandbox) {

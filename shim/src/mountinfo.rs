@@ -30,8 +30,8 @@ pub(crate) struct Mount {
     pub(crate) point: OsString,
     /// File system type.
     pub(crate) kind: String,
-    /// Options of the file system.
-    pub(crate) super_options: String,
+    /// Options of the file system, as the kernel shows them.
+    super_options: Vec<u8>,
 }
 
 /// Types whose calls wait for nobody outside of the kernel and its disks.
@@ -41,6 +41,11 @@ const LOCAL: [&str; 22] = [
 ];
 
 impl Mount {
+    /// The options of the file system, one by one. A comma in one of them is escaped.
+    pub(crate) fn super_options(&self) -> impl Iterator<Item = OsString> {
+        self.super_options.split(|byte| *byte == b',').map(unescape)
+    }
+
     /// Whether a call on it may wait for a server, for ever: network file systems, FUSE, and whatever is not known here.
     pub(crate) fn may_hang(&self) -> bool {
         !LOCAL.contains(&self.kind.as_str())
@@ -81,11 +86,11 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let point = unescape(fields.next()?);
     let mut fields = after.split(|byte| *byte == b' ');
     let kind = text(fields.next()?);
-    let super_options = fields.nth(1).map(unescape).unwrap_or_default().to_string_lossy().into_owned();
+    let super_options = fields.nth(1).unwrap_or_default().to_owned();
     Some(Mount { id, parent, device, root, point, kind, super_options })
 }
 
-/// The kernel writes space, tab, newline and backslash as `\ooo`.
+/// The kernel writes space, tab, newline, backslash, and in options the comma, as `\ooo`.
 fn unescape(text: &[u8]) -> OsString {
     if !text.contains(&b'\\') {
         return OsStr::from_bytes(text).to_owned();
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(mount.root, "/a b");
         assert_eq!(mount.point, "/mnt/x\\y");
         assert_eq!(mount.kind, "ext4");
-        assert_eq!(mount.super_options, "rw,upperdir=/q,");
+        assert_eq!(mount.super_options().collect::<Vec<_>>(), ["rw", "upperdir=/q,"]);
     }
 
     #[test]

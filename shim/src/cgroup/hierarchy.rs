@@ -58,9 +58,9 @@ pub(crate) fn find(mounts: &[Mount]) -> Vec<Hierarchy> {
                 Hierarchy { version: Version::V2, mount_point, controllers }
             }
             "cgroup" => {
-                let options = mount.super_options.split(',');
-                let known = options.filter(|option| V1_CONTROLLERS.contains(option));
-                let controllers = known.map(str::to_owned).collect();
+                let options = mount.super_options().filter_map(|option| option.into_string().ok());
+                let controllers =
+                    options.filter(|option| V1_CONTROLLERS.contains(&option.as_str())).collect();
                 Hierarchy { version: Version::V1, mount_point, controllers }
             }
             _ => continue,

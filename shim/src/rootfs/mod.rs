@@ -6,7 +6,7 @@ mod dev;
 mod init_layer;
 pub(crate) mod own_volumes;
 mod resolve;
-mod union;
+pub(crate) mod union;
 pub(crate) mod volumes;
 
 use std::{

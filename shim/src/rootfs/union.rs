@@ -49,8 +49,8 @@ fn overlay(layers: &Layers) -> Result<OwnedFd, SysError> {
     // Both held until the union is made: an older kernel looks the names up only then.
     let _opened = add_lower(&context, &layers.lower)?;
     let _directory = BackToRoot;
-    set(&context, "upperdir", text(&layers.upper)?)?;
-    set(&context, "workdir", text(&layers.work)?)?;
+    set(&context, "upperdir", &escaped(text(&layers.upper)?))?;
+    set(&context, "workdir", &escaped(text(&layers.work)?))?;
     // Some kernels do otherwise by default. The write layer is to have whole files and directories in their places, so that
     // it can be read without a mount; this turns `metacopy` off, too.
     set(&context, "redirect_dir", "off")?;
@@ -134,6 +134,11 @@ fn create(context: &OwnedFd, name: &str) -> Result<OwnedFd, SysError> {
 fn set(context: &OwnedFd, key: &str, value: &str) -> Result<(), SysError> {
     rustix::mount::fsconfig_set_string(context.as_fd(), key, value)
         .call(|| format!("fsconfig(\"{key}\", \"{value}\")"))
+}
+
+/// A path of these two options: overlayfs takes a backslash for the first half of something.
+pub(crate) fn escaped(path: &str) -> String {
+    path.replace('\\', "\\\\")
 }
 
 fn text(path: &Path) -> Result<&str, SysError> {

@@ -20,6 +20,7 @@ use crate::{
     aside::Aside,
     error::{Call, SysError},
     mountinfo::{self, Mount},
+    rootfs,
 };
 
 /// How long one attempt waits for a server.
@@ -30,7 +31,7 @@ const LAST_SIGN_PATIENCE: u8 = 50;
 /// The mounts of the shim's own namespace, innermost first, without its root.
 pub(crate) struct OwnMounts {
     sorted: Vec<Mount>,
-    upper: String,
+    upper: [String; 2],
 }
 
 /// A mount that is still there.
@@ -81,13 +82,14 @@ fn own_mountpoint() -> String {
     format!("/{}", layout::MOUNTPOINT)
 }
 
-/// The option by which an overlay says whose write layer it has.
-fn upper_option(state_directory: &str) -> String {
-    format!("upperdir={state_directory}/{}", layout::WRITE_LAYER)
+/// The option by which an overlay says whose write layer it has: as it is, or as it was given.
+fn upper_option(state_directory: &str) -> [String; 2] {
+    let upper = format!("{state_directory}/{}", layout::WRITE_LAYER);
+    [format!("upperdir={upper}"), format!("upperdir={}", rootfs::union::escaped(&upper))]
 }
 
-fn is_union_of(mount: &Mount, upper: &str) -> bool {
-    mount.kind == "overlay" && mount.super_options.split(',').any(|option| option == upper)
+fn is_union_of(mount: &Mount, upper: &[String]) -> bool {
+    mount.kind == "overlay" && mount.super_options().any(|option| upper.iter().any(|upper| option == **upper))
 }
 
 /// An unmount that has not returned yet.

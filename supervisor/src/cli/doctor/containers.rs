@@ -36,6 +36,16 @@ struct Case<'a> {
     is_alive: bool,
 }
 
+/// Who works on a container whose lock is held.
+enum Shim {
+    /// A shim.
+    Works,
+    /// A shim that was stopped.
+    Stopped(u32),
+    /// Nobody: a program that is no shim has the lock.
+    None(u32),
+}
+
 /// What is wrong with all containers.
 pub(super) fn findings(seen: &Snapshot) -> Vec<Finding> {
     let ids = seen.containers();
@@ -173,6 +183,17 @@ impl<'a> Case<'a> {
             (LockPlace::Trash, run) => {
                 ("a shim works for it and its directory is in the trash", self.cure_of(run))
             }
+            (LockPlace::Removed, Some(run))
+                if self.state.is_some() && run.names.contains(layout::SHIM_SOCKET) =>
+            {
+                let what = "the file of its shim's lock was removed: only its socket shows that it lives";
+                let remedy = "mysup restart it when that suits you".to_owned();
+                let holders = vec![shim.holder()];
+                return Some(Finding {
+                    holders,
+                    ..self.finding(Kind::OrphanShim, what, Cure::Person, remedy)
+                });
+            }
             (LockPlace::Removed, run) => {
                 ("a shim works for it and its directory was removed or moved away", self.cure_of(run))
             }
@@ -221,12 +242,36 @@ impl<'a> Case<'a> {
         if !failures.is_empty() {
             what = format!("{what}: {}", failures.join("; "));
         }
-        let remedy = if holders.is_empty() {
-            "none is needed: its shim goes on by itself as soon as it can".to_owned()
-        } else {
-            format!("end {} or let it leave; the shim then goes on by itself", people(&holders))
+        let (cure, remedy) = match (self.working_shim(), holders.is_empty()) {
+            (Shim::Works, true) => {
+                (Cure::Patience, "none is needed: its shim goes on by itself as soon as it can".to_owned())
+            }
+            (Shim::Works, false) => {
+                let remedy =
+                    format!("end {} or let it leave; the shim then goes on by itself", people(&holders));
+                (Cure::Patience, remedy)
+            }
+            (Shim::Stopped(pid), _) => (Cure::Person, format!("kill -CONT {pid}: its shim then goes on")),
+            (Shim::None(pid), _) => {
+                let remedy =
+                    format!("nobody works on it: let pid {pid} close its lock, then mysup doctor --fix");
+                (Cure::Person, remedy)
+            }
         };
-        Finding { holders, places, ..self.finding(Kind::Leftover, what, Cure::Patience, remedy) }
+        Finding { holders, places, ..self.finding(Kind::Leftover, what, cure, remedy) }
+    }
+
+    /// Whether anybody goes on with a container whose lock is held. A shim that cannot be seen is taken for one that does.
+    fn working_shim(&self) -> Shim {
+        let shims = || self.keepers.iter().filter(|(keeper, _)| keeper.is_shim);
+        if self.keepers.is_empty() || shims().any(|(shim, _)| !shim.is_stopped) {
+            return Shim::Works;
+        }
+        match (shims().next(), self.keepers.first()) {
+            (Some((shim, _)), _) => Shim::Stopped(shim.pid),
+            (None, Some((other, _))) => Shim::None(other.pid),
+            (None, None) => Shim::Works,
+        }
     }
 
     fn program(&self) -> Option<Finding> {

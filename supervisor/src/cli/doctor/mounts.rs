@@ -27,7 +27,7 @@ pub(super) struct Mount {
     pub(super) point: String,
     /// File system type.
     pub(super) kind: String,
-    /// Options of the file system.
+    /// Options of the file system, as the kernel shows them: a comma in one is escaped.
     pub(super) options: String,
 }
 
@@ -131,12 +131,12 @@ fn parse_line(line: &str) -> Option<Mount> {
     let point = unescape(fields.next()?);
     let mut fields = after.split(' ');
     let kind = fields.next()?.to_owned();
-    let options = fields.nth(1).map(unescape).unwrap_or_default();
+    let options = fields.nth(1).unwrap_or_default().to_owned();
     Some(Mount { id, root, point, kind, options })
 }
 
-/// The kernel writes space, tab, newline and backslash as `\ooo`.
-fn unescape(text: &str) -> String {
+/// The kernel writes space, tab, newline, backslash, and in options the comma, as `\ooo`.
+pub(super) fn unescape(text: &str) -> String {
     let mut pieces = text.split('\\');
     let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
     for piece in pieces {
@@ -164,7 +164,7 @@ mod tests {
         let line = "36 35 98:0 /a\\040b /mnt/x\\134y rw,noatime master:1 shared:2 - overlay none rw,upperdir=/q\\040r";
         let mount = parse_line(line).expect("valid");
         assert_eq!((mount.id, mount.root.as_str(), mount.point.as_str()), (36, "/a b", "/mnt/x\\y"));
-        assert_eq!((mount.kind.as_str(), mount.options.as_str()), ("overlay", "rw,upperdir=/q r"));
+        assert_eq!((mount.kind.as_str(), mount.options.as_str()), ("overlay", "rw,upperdir=/q\\040r"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mysup_ipc::{id::ContainerId, layout};
 
+use super::mounts;
 use crate::config::Config;
 
 /// What the kernel appends to the path of an open file whose name is gone.
@@ -66,7 +67,10 @@ impl Territory {
         let Some(upper) = options.split(',').find_map(|option| option.strip_prefix("upperdir=")) else {
             return Overlay::Other;
         };
-        let path = Path::new(upper);
+        let upper = mounts::unescape(upper);
+        // Some kernels show it as it was given, with each backslash doubled.
+        let given = upper.replace("\\\\", "\\");
+        let path = Path::new(if self.holds(Path::new(&upper)) { &upper } else { &given });
         if let Some(rest) = self.below_root(path) {
             let parts = parts(rest).unwrap_or_default();
             return match parts[..] {
@@ -154,6 +158,10 @@ mod tests {
             (
                 format!("rw,lowerdir=/l,upperdir=/no/where/s/containers/{id}/upper,workdir=/w"),
                 Overlay::Ours(id.clone()),
+            ),
+            (
+                format!("rw,upperdir=/no/where/s\\134\\134\\054/containers/{id}/upper"),
+                Overlay::OfAnotherInstance(id.clone()),
             ),
             (format!("rw,upperdir=/other/containers/{id}/upper"), Overlay::OfAnotherInstance(id.clone())),
             (format!("rw,lowerdir=/no/where/s/containers/{id}/init"), Overlay::Other),
