@@ -279,8 +279,14 @@ impl<'a> Case<'a> {
             return None;
         }
         let what = "its program runs and its shim is dead: nobody keeps its output and its end";
-        let cure = self.cure_of(self.run);
+        let ended = self.is_taken_down_without_journal();
+        let cure = if ended { Cure::Recovery } else { self.cure_of(self.run) };
         let remedy = match cure {
+            Cure::Recovery if ended => {
+                "mysup doctor --fix, or a start of the supervisor, ends it: its run directory is gone, without which nobody \
+                 can go on with it"
+                    .to_owned()
+            }
             Cure::Recovery => FIX.to_owned(),
             Cure::Patience | Cure::Person => {
                 format!("end {}; there is no journal by which mysup could do it", people(&self.members))
@@ -295,6 +301,13 @@ impl<'a> Case<'a> {
         })
     }
 
+    /// A starting supervisor takes down by its cgroups what has lost its run directory: if they are empty, or a process in them
+    /// has its root file system.
+    fn is_taken_down_without_journal(&self) -> bool {
+        let is_proven = self.members.is_empty() || self.spaces().next().is_some();
+        self.state.is_some() && self.run.is_none() && !self.seen.cgroups_of(self.id).is_empty() && is_proven
+    }
+
     fn mount(&self, space: &Namespace, busy: &BTreeMap<u64, Vec<Holder>>) -> Finding {
         let mut holders: Vec<Holder> = self.inside(space).collect();
         let mut places = Vec::new();
@@ -304,7 +317,8 @@ impl<'a> Case<'a> {
         }
         tidy(&mut holders);
         let what = "its root file system is mounted and its shim is dead";
-        let cure = self.cure_of(self.run);
+        let ended = self.is_taken_down_without_journal() && !self.members.is_empty();
+        let cure = if ended { Cure::Recovery } else { self.cure_of(self.run) };
         let remedy = match cure {
             Cure::Recovery if self.members.is_empty() => {
                 format!("end {}, then mysup doctor --fix: the mount goes with them", people(&holders))
@@ -326,7 +340,8 @@ impl<'a> Case<'a> {
         let in_journal = |path: &PathBuf| {
             journal.iter().any(|entry| matches!(entry, JournalEntry::Cgroup { path: known } if *known == path.to_string_lossy()))
         };
-        let cure = if paths.iter().all(in_journal) { Cure::Recovery } else { Cure::Person };
+        let known = paths.iter().all(in_journal) || self.is_taken_down_without_journal();
+        let cure = if known { Cure::Recovery } else { Cure::Person };
         let remedy = match cure {
             Cure::Recovery => FIX.to_owned(),
             Cure::Patience | Cure::Person => {
