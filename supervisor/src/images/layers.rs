@@ -242,10 +242,11 @@ impl Layers {
                 self.discard(layer);
                 Ok(())
             }
-            result => {
-                result.map_err(fault)?;
-                rustix::fs::fsync(&self.layers).map_err(fault)
+            Err(errno) => {
+                self.discard(layer);
+                Err(fault(errno))
             }
+            Ok(()) => rustix::fs::fsync(&self.layers).map_err(fault),
         }
     }
 

@@ -119,13 +119,18 @@ impl Record {
     /// Writes it so that a power cut does not lose it.
     ///
     /// # Errors
-    /// As `mysup_ipc::record::replace`.
+    /// As `mysup_ipc::record::replace`; nothing is left beside it.
     pub(super) fn write(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
         let image = serde_json::to_string(self)?;
         let checksum = digest_of(image.as_bytes());
         let text = format!("{BEFORE_CHECKSUM}{checksum}{BEFORE_IMAGE}{image}{AFTER_IMAGE}");
         point::before(point::Step::ImageRecord);
-        let written = replace(directory, &file_name(&self.id), text.as_bytes(), Durability::Durable);
+        let name = file_name(&self.id);
+        let written = replace(directory, &name, text.as_bytes(), Durability::Durable);
+        if written.is_err() {
+            // No later write comes for an id that is new each time; the next start removes what stays even so.
+            let _ = rustix::fs::unlinkat(directory, format!("{name}.tmp"), AtFlags::empty());
+        }
         point::after(point::Step::ImageRecord);
         written
     }
