@@ -8,12 +8,16 @@ use crate::harness::{
     Case, Sandbox,
     bundle::{self, Packed, Specimen},
     peers::{Docker, Podman, tool},
-    registry::{Door, Registry},
+    registry::{Door, Registry, Wire},
 };
 use crate::registries::{digest_of, load};
 
 pub(crate) fn cases() -> Vec<Case> {
-    crate::cases![skopeo_brings_and_mysup_gets, mysup_brings_and_others_get]
+    crate::cases![
+        skopeo_brings_and_mysup_gets,
+        mysup_brings_and_others_get,
+        what_was_pulled_goes_back_as_it_came,
+    ]
 }
 
 fn text(path: &Path) -> String {
@@ -82,4 +86,46 @@ fn mysup_brings_and_others_get(sandbox: &Sandbox) {
     docker.call(&["pull", "-q", &name]);
     let id = docker.call(&["image", "inspect", "-f", "{{.Id}} {{index .RepoDigests 0}}", &name]);
     assert_eq!(id, format!("{} {}/by-mysup@{digest}", specimen.id(), registry.host));
+}
+
+/// Nobody compresses like another: what a registry has is brought to it as it came, whoever made it, and nothing travels.
+fn what_was_pulled_goes_back_as_it_came(sandbox: &Sandbox) {
+    let registry = Registry::start(sandbox, Door::Open);
+    let wire = Wire::to(&registry);
+    let specimen = Specimen::new("back");
+    let archive = text(&sandbox.place("back.tar"));
+    fs::write(&archive, bundle::archive(&specimen.oci_files(Some("x:1"), Packed::Zstd)))
+        .expect("the sandbox is ours");
+    let name = |tag: &str| format!("{}/{tag}", wire.host());
+    let to = format!("docker://{}/theirs:1", registry.host);
+    tool("skopeo", &["copy", "-q", "--dest-tls-verify=false", &format!("oci-archive:{archive}"), &to]);
+    let said = sandbox.ok(&["pull", &name("theirs:1")]);
+    let digest = digest_of(said.lines().find(|line| line.starts_with("Digest: ")).expect("a digest"));
+    let uploads =
+        || wire.lines().iter().filter(|line| line.starts_with("PATCH") || line.starts_with("PUT")).count();
+    // In the same repository, and in another one that takes the blobs from it.
+    for tag in ["theirs:2", "others:1"] {
+        let before = uploads();
+        sandbox.ok(&["tag", &name("theirs:1"), &name(tag)]);
+        let said = sandbox.ok(&["push", &name(tag)]);
+        assert_eq!(digest_of(&said), digest, "{said}");
+        assert_eq!(said.matches("Layer already exists").count(), 3, "{said}");
+        assert_eq!(uploads() - before, 1, "the manifest is all that travels: {:?}", wire.lines());
+    }
+    // A registry that has none of it gets it as mysup compresses it, and once only.
+    let other = Registry::start_at(sandbox, Door::Open, "other");
+    let new = format!("{}/new:1", other.host);
+    sandbox.ok(&["tag", &name("theirs:1"), &new]);
+    let made = digest_of(&sandbox.ok(&["push", &new]));
+    assert_ne!(made, digest);
+    sandbox.ok(&["rmi", "-f", &specimen.id()]);
+    sandbox.ok(&["pull", "-q", &new]);
+    assert_eq!(digest_of(&sandbox.ok(&["push", &new])), made);
+    // Of an image of one's own, the second push makes nothing anew.
+    let own = format!("{}/own:1", wire.host());
+    load(sandbox, &Specimen::new("own"), &own);
+    let first = digest_of(&sandbox.ok(&["push", &own]));
+    let before = uploads();
+    assert_eq!(digest_of(&sandbox.ok(&["push", &own])), first);
+    assert_eq!(uploads() - before, 1);
 }

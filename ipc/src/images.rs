@@ -65,6 +65,11 @@ pub enum ImageRequest {
         /// `name:tag`, or `name@digest` if that was asked for.
         names: Vec<String>,
     },
+    /// A manifest of an image, with which it came or went out. → `Manifest`
+    Manifest {
+        /// Which.
+        image: String,
+    },
 }
 
 /// From the supervisor.
@@ -80,6 +85,8 @@ pub enum ImageResponse {
     Pruned(Vec<String>, u64),
     /// Each image that was verified, and what is wrong with it, one line each; nothing if it is whole.
     Verified(Vec<(ImageInfo, Vec<String>)>),
+    /// A JSON text, if one is known.
+    Manifest(Option<String>),
 }
 
 /// The form of an archive of images.

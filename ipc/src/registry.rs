@@ -8,6 +8,8 @@
 //! | `Present` | | which of that need not be fetched |
 //! | | `Progress`... | |
 //! | | `Pulled` or `Failed` | the last word |
+//! | `Bring` | | bring a manifest to a registry that has all that it names |
+//! | | `Lacking`, `Pushed` or `Failed` | |
 //! | `Push` + file | | bring the one image of an OCI archive to a registry |
 //! | | `Progress`... `Pushed` or `Failed` | |
 //! | `Login`, `Logout` | | |
@@ -44,6 +46,13 @@ pub enum ToRegistry {
         /// Host and port; empty is docker's.
         server: String,
     },
+    /// Bring a manifest, if what it names is there.
+    Bring {
+        /// Where to.
+        order: PushOrder,
+        /// A JSON text.
+        manifest: String,
+    },
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,
@@ -71,6 +80,8 @@ pub enum FromRegistry {
     Done(String),
     /// It was not; one line for the user.
     Failed(String),
+    /// It has not all that the manifest names.
+    Lacking,
     /// What a newer peer said and this version does not know. Never sent; new variants go before it.
     #[serde(skip)]
     Unknown,

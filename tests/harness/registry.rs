@@ -48,7 +48,12 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts one; where it is not installed that is a skip.
     pub(crate) fn start(sandbox: &Sandbox, door: Door) -> Registry {
-        let directory = sandbox.place("registry");
+        Registry::start_at(sandbox, door, "registry")
+    }
+
+    /// The same in another directory.
+    pub(crate) fn start_at(sandbox: &Sandbox, door: Door, name: &str) -> Registry {
+        let directory = sandbox.place(name);
         fs::create_dir_all(directory.join("storage")).expect("the sandbox is ours");
         let path = |name: &str| directory.join(name).display().to_string();
         let mut setting = format!(

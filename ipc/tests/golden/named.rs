@@ -57,8 +57,8 @@ named!(Network: None, Host; never);
 named!(MountSource: Bind, Tmpfs, Volume; never);
 named!(ImageSource: Named, Archive, Directory; never);
 named!(ContainerState: Created, Starting, Running, Stopping, TearingDown, Exited, Leftover, Unreachable, Damaged; never);
-named!(ToRegistry: Pull, Present, Push, Login, Logout; never Unknown);
-named!(FromRegistry: Layers, Progress, Pulled, Pushed, Done, Failed; never Unknown);
+named!(ToRegistry: Pull, Present, Push, Login, Logout, Bring; never Unknown);
+named!(FromRegistry: Layers, Progress, Pulled, Pushed, Done, Failed, Lacking; never Unknown);
 named!(ProgressStep: Unpacking, Unpacked, Writing, Written, Downloading, Resuming, Downloaded, Present, Uploading,
     Uploaded, KnownThere; never Unknown);
 named!(Role: Supervisor, Attach, LogFollower, Pause; never);

@@ -21,9 +21,10 @@ pub(crate) fn to_registry() -> Vec<ToRegistry> {
     vec![
         ToRegistry::Pull(order),
         ToRegistry::Present(2),
-        ToRegistry::Push(push),
+        ToRegistry::Push(push.clone()),
         ToRegistry::Login { server, user, secret, trust: trust() },
         ToRegistry::Logout { server: text("host") },
+        ToRegistry::Bring { order: push, manifest: text("{}") },
     ]
 }
 
@@ -38,5 +39,6 @@ pub(crate) fn from_registry() -> Vec<FromRegistry> {
         FromRegistry::Pushed { name, digest: digest(), size: 93 },
         FromRegistry::Done(text("done")),
         FromRegistry::Failed(text("why")),
+        FromRegistry::Lacking,
     ]
 }

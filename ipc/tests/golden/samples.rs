@@ -303,6 +303,7 @@ fn image_requests() -> impl Iterator<Item = ImageRequest> {
         ImageRequest::Prune { all: true },
         ImageRequest::Verify { images: images() },
         ImageRequest::Receive { names: texts(&["a:b"]) },
+        ImageRequest::Manifest { image: text("a") },
     ]
     .into_iter()
 }
@@ -322,6 +323,7 @@ fn image_responses() -> impl Iterator<Item = ImageResponse> {
         ImageResponse::History(vec![line]),
         ImageResponse::Pruned(texts(&["Deleted: a"]), 54),
         ImageResponse::Verified(vec![(image(), texts(&["why"]))]),
+        ImageResponse::Manifest(Some(text("{}"))),
     ]
     .into_iter()
 }

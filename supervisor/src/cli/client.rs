@@ -366,6 +366,7 @@ fn may_be_repeated(request: &Request) -> bool {
             ImageRequest::List
             | ImageRequest::Inspect { .. }
             | ImageRequest::History { .. }
+            | ImageRequest::Manifest { .. }
             | ImageRequest::Tag { .. },
         )
         | Request::Storage(

@@ -61,6 +61,10 @@ pub(super) async fn answer(
         ImageRequest::Inspect { image } => {
             ImageResponse::Images(vec![detailed(images.look(move |store| store.details(&image)).await?)])
         }
+        ImageRequest::Manifest { image } => {
+            let details = images.look(move |store| store.details(&image)).await?;
+            ImageResponse::Manifest(details.manifest_text)
+        }
         ImageRequest::History { image } => {
             let lines = images.look(move |store| store.history(&image)).await?;
             ImageResponse::History(lines.into_iter().map(history_line).collect())
@@ -114,7 +118,7 @@ fn listed(image: Image, manifest: Option<mysup_ipc::id::Digest>) -> ImageDetails
 }
 
 fn detailed(details: Details) -> ImageDetails {
-    let Details { image, manifest, configuration, directories } = details;
+    let Details { image, manifest, configuration, directories, .. } = details;
     ImageDetails { configuration, directories, ..listed(image, manifest) }
 }
 

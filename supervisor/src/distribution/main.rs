@@ -71,6 +71,7 @@ async fn answer(peer: &mut Peer, order: ToRegistry) -> Result<FromRegistry, Erro
             let file = peer.file()?;
             push::push(peer, &order, file).await
         }
+        ToRegistry::Bring { order, manifest } => push::again(peer, &order, &manifest).await,
         ToRegistry::Login { server, user, secret, trust } => {
             login::login(&server, &user, &secret, &trust).await.map(FromRegistry::Done)
         }

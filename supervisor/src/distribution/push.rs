@@ -47,25 +47,13 @@ type Members = BTreeMap<String, (u64, u64)>;
 /// # Errors
 /// If the registry refuses it, or cannot be reached.
 pub(super) async fn push(peer: &Peer, order: &PushOrder, file: File) -> Result<FromRegistry, Error> {
-    let reference = session::reference(&order.reference)?;
-    if reference.digest().is_some() {
-        let reason = "a digest cannot be chosen: push a NAME[:TAG]".to_owned();
-        return Err(Error::Name { name: order.reference.clone(), reason });
-    }
+    let reference = target(order)?;
     let members = members(&file).map_err(unreadable)?;
     let (text, manifest) = only_manifest(&file, &members)?;
     let file = Arc::new(file);
     let work = async {
         let session = Session::open(reference.clone(), &order.trust, Purpose::Push).await?;
-        let mut others: Vec<Reference> = order.others.iter().filter_map(|name| name.parse().ok()).collect();
-        others.retain(|other| {
-            other.registry() == reference.registry() && other.repository() != reference.repository()
-        });
-        others.truncate(OTHERS);
-        let mut blobs: Vec<&Descriptor> = manifest.layers.iter().collect();
-        blobs.push(&manifest.config);
-        blobs.sort_by(|one, other| one.digest.cmp(&other.digest));
-        blobs.dedup_by(|one, other| one.digest == other.digest);
+        let (others, blobs) = (others(order, &reference), blobs(&manifest));
         let (session, others, members, file, manifest) = (&session, &others, &members, &file, &manifest);
         let jobs = blobs.into_iter().map(|blob| async move {
             let place = members.get(&path(&blob.digest)).copied();
@@ -80,13 +68,89 @@ pub(super) async fn push(peer: &Peer, order: &PushOrder, file: File) -> Result<F
         put_manifest(session, &text, manifest).await
     };
     peer.unless_gone(work).await?;
-    let name = format!(
-        "{}/{}:{}",
-        reference.registry(),
-        reference.repository(),
-        reference.tag().unwrap_or("latest")
-    );
-    Ok(FromRegistry::Pushed { name, digest: manifest::digest_of(&text), size: text.len() as u64 })
+    Ok(pushed(&reference, &text))
+}
+
+/// Brings a manifest to a registry that has, or can take from another repository of its own, all that it names: nothing
+/// is compressed for that, and the manifest stays what it was.
+///
+/// # Errors
+/// If the registry refuses it, or cannot be reached.
+pub(super) async fn again(peer: &Peer, order: &PushOrder, text: &str) -> Result<FromRegistry, Error> {
+    let reference = target(order)?;
+    let text = text.as_bytes();
+    // What cannot be brought as it is can be made anew.
+    let Ok(Document::Manifest(manifest)) = Document::parse(text) else { return Ok(FromRegistry::Lacking) };
+    let work = async {
+        let session = Session::open(reference.clone(), &order.trust, Purpose::Push).await?;
+        let others = others(order, &reference);
+        for blob in blobs(&manifest) {
+            if !is_there(&session, &blob.digest.to_string(), &others).await? {
+                return Ok(false);
+            }
+        }
+        for layer in &manifest.layers {
+            Report::new(peer, layer.digest.short(), layer.size).tell(ProgressStep::KnownThere, layer.size)?;
+        }
+        put_manifest(&session, text, &manifest).await.map(|()| true)
+    };
+    match peer.unless_gone(work).await? {
+        true => Ok(pushed(&reference, text)),
+        false => Ok(FromRegistry::Lacking),
+    }
+}
+
+fn target(order: &PushOrder) -> Result<Reference, Error> {
+    let reference = session::reference(&order.reference)?;
+    match reference.digest() {
+        None => Ok(reference),
+        Some(_) => {
+            let reason = "a digest cannot be chosen: push a NAME[:TAG]".to_owned();
+            Err(Error::Name { name: order.reference.clone(), reason })
+        }
+    }
+}
+
+/// Other repositories of the same registry that may have the blobs.
+fn others(order: &PushOrder, reference: &Reference) -> Vec<Reference> {
+    let mut others: Vec<Reference> = order.others.iter().filter_map(|name| name.parse().ok()).collect();
+    others.retain(|other| {
+        other.registry() == reference.registry() && other.repository() != reference.repository()
+    });
+    others.truncate(OTHERS);
+    others
+}
+
+/// What a manifest names, each once.
+fn blobs(manifest: &Manifest) -> Vec<&Descriptor> {
+    let mut blobs: Vec<&Descriptor> = manifest.layers.iter().collect();
+    blobs.push(&manifest.config);
+    blobs.sort_by(|one, other| one.digest.cmp(&other.digest));
+    blobs.dedup_by(|one, other| one.digest == other.digest);
+    blobs
+}
+
+fn pushed(reference: &Reference, text: &[u8]) -> FromRegistry {
+    let (registry, repository) = (reference.registry(), reference.repository());
+    let name = format!("{registry}/{repository}:{}", reference.tag().unwrap_or("latest"));
+    FromRegistry::Pushed { name, digest: manifest::digest_of(text), size: text.len() as u64 }
+}
+
+/// Whether the registry has a blob in the repository, maybe since now from another one.
+async fn is_there(session: &Session, digest: &str, others: &[Reference]) -> Result<bool, Error> {
+    let known = within(session.host(), session.client.blob_exists(&session.image, digest)).await?;
+    if known.map_err(|error| session.fault(error))? {
+        return Ok(true);
+    }
+    for other in others {
+        // A registry that does not mount, or does not let us, gets the bytes.
+        let mounted =
+            within(session.host(), session.client.mount_blob(&session.image, other, digest)).await?;
+        if mounted.is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn put_manifest(session: &Session, text: &[u8], manifest: &Manifest) -> Result<(), Error> {
@@ -104,17 +168,8 @@ async fn bring(
     report: &mut Report,
 ) -> Result<(), Error> {
     let digest = blob.digest.to_string();
-    let known = within(session.host(), session.client.blob_exists(&session.image, &digest)).await?;
-    if known.map_err(|error| session.fault(error))? {
+    if is_there(session, &digest, others).await? {
         return report.tell(ProgressStep::KnownThere, blob.size);
-    }
-    for other in others {
-        // A registry that does not mount, or does not let us, gets the bytes.
-        let mounted =
-            within(session.host(), session.client.mount_blob(&session.image, other, &digest)).await?;
-        if mounted.is_ok() {
-            return report.tell(ProgressStep::KnownThere, blob.size);
-        }
     }
     let (offset, size) = place.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
     let mut tries = 1;

@@ -28,6 +28,8 @@ pub(super) struct Incoming {
     pub(super) names: Vec<String>,
     /// Digest of its manifest.
     pub(super) manifest: Option<Digest>,
+    /// The manifest, if it is short enough to be kept.
+    pub(super) manifest_text: Option<String>,
     /// Its layers, bottom first; of an image from a registry those may be missing that are in the store.
     pub(super) layers: Vec<Option<Archive>>,
 }
@@ -55,7 +57,8 @@ impl Incoming {
             let (layers, diff_ids) = (layers.len(), parsed.diff_ids.len());
             return Err(fault(subject, BundleFault::Layers { layers, diff_ids }));
         }
-        Ok(Self { configuration, diff_ids: parsed.diff_ids, names: Vec::new(), manifest: None, layers })
+        let diff_ids = parsed.diff_ids;
+        Ok(Self { configuration, diff_ids, names: Vec::new(), manifest: None, manifest_text: None, layers })
     }
 
     /// The digest of its configuration.
@@ -111,7 +114,9 @@ fn merged(images: Vec<Incoming>) -> Vec<Incoming> {
                 let names = image.names.into_iter();
                 let new: Vec<String> = names.filter(|name| !known.names.contains(name)).collect();
                 known.names.extend(new);
-                known.manifest = known.manifest.take().or(image.manifest);
+                if known.manifest.is_none() {
+                    (known.manifest, known.manifest_text) = (image.manifest, image.manifest_text);
+                }
             }
             None => distinct.push(image),
         }

@@ -25,6 +25,8 @@ pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// What buildkit adds about an image, which is no image.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
+/// Bytes of a manifest that is kept; those of images with hundreds of layers have less.
+const MANIFEST_KEPT: usize = 256 << 10;
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -178,7 +180,8 @@ fn image(
     });
     let subject = manifest.config().digest().to_string();
     let image = Incoming::checked(&subject, configuration, layers.collect::<Result<_, _>>()?)?;
-    Ok(Incoming { manifest: Some(digest), ..image })
+    let manifest_text = String::from_utf8(text).ok().filter(|text| text.len() <= MANIFEST_KEPT);
+    Ok(Incoming { manifest: Some(digest), manifest_text, ..image })
 }
 
 /// How a layer is compressed its bytes say: its digest and that of its content are checked, so nothing depends on

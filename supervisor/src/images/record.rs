@@ -49,6 +49,9 @@ pub(super) struct Record {
     /// Digest of the manifest it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) manifest: Option<Digest>,
+    /// The manifest itself, or the one that it last went out with: a registry that has all of it gets it again as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) manifest_text: Option<String>,
     /// `configuration`, when it was parsed: every look at an image needs it.
     #[serde(skip)]
     pub(super) parsed: OnceLock<Configuration>,
@@ -90,6 +93,7 @@ impl Record {
             removed: false,
             configuration,
             manifest: None,
+            manifest_text: None,
             parsed: OnceLock::new(),
         }
     }

@@ -33,9 +33,25 @@ pub(crate) fn push(instance: &Instance, args: &PushArgs) -> Result<u8, CliError>
     let Response::ImageAnswer(ImageResponse::Images(found)) = asked else {
         return Err(CliError::WrongAnswer);
     };
-    let others = found.into_iter().flat_map(|image| image.info.names).collect();
+    let others: Vec<String> = found.into_iter().flat_map(|image| image.info.names).collect();
+    let order = PushOrder { reference: name.clone(), others, trust };
+    let request = Request::Image(ImageRequest::Manifest { image: name.clone() });
+    let manifest = match instance.connect()?.ask(&request) {
+        Ok(Response::ImageAnswer(ImageResponse::Manifest(manifest))) => manifest,
+        // An older supervisor keeps none.
+        Ok(_) | Err(_) => None,
+    };
     let mut screen = Screen::new(if args.quiet { Style::Nothing } else { Style::Steps });
     screen.head(&format!("The push refers to repository [{}]", split(&name).0));
+    // Of what the registry has, nothing is made anew.
+    if let Some(manifest) = manifest {
+        let mut program = Program::start(&name)?;
+        program.send(&ToRegistry::Bring { order: order.clone(), manifest }, &[])?;
+        match program.receive(&mut screen)? {
+            FromRegistry::Lacking => {}
+            answer => return report(args, &name, answer),
+        }
+    }
     let spool = spool::make(instance)?;
     let (format, compression) = (ArchiveFormat::Oci, ArchiveCompression::Gzip);
     let request = Request::Image(ImageRequest::Save { images: vec![name.clone()], format, compression });
@@ -45,15 +61,19 @@ pub(crate) fn push(instance: &Instance, args: &PushArgs) -> Result<u8, CliError>
     })?;
     let Response::Done = saved else { return Err(CliError::WrongAnswer) };
     let mut program = Program::start(&name)?;
-    program
-        .send(&ToRegistry::Push(PushOrder { reference: name.clone(), others, trust }), &[spool.as_fd()])?;
-    let FromRegistry::Pushed { name: whole, digest, size } = program.receive(&mut screen)? else {
+    program.send(&ToRegistry::Push(order), &[spool.as_fd()])?;
+    let answer = program.receive(&mut screen)?;
+    report(args, &name, answer)
+}
+
+fn report(args: &PushArgs, name: &str, answer: FromRegistry) -> Result<u8, CliError> {
+    let FromRegistry::Pushed { name: whole, digest, size } = answer else {
         return Err(CliError::WrongAnswer);
     };
     if args.quiet {
         output::print_line(&whole)?;
     } else {
-        let tag = split(&name).1.unwrap_or("latest");
+        let tag = split(name).1.unwrap_or("latest");
         output::print_line(&format!("{tag}: digest: {digest} size: {size}"))?;
     }
     Ok(0)

@@ -217,7 +217,9 @@ impl Store {
         let _change = self.change();
         let known = self.state().records.get(&id).cloned();
         let mut record = known.unwrap_or(record);
-        record.manifest = incoming.manifest.or(record.manifest.take());
+        if incoming.manifest.is_some() {
+            (record.manifest, record.manifest_text) = (incoming.manifest, incoming.manifest_text);
+        }
         record.removed = false;
         // With its first name in one write: what is listed under it is what was loaded.
         for name in &incoming.names {

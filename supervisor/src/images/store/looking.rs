@@ -13,6 +13,8 @@ pub(crate) struct Details {
     pub(crate) image: Image,
     /// Digest of the manifest it came with.
     pub(crate) manifest: Option<Digest>,
+    /// A manifest of it, as it came or went out.
+    pub(crate) manifest_text: Option<String>,
     /// Its configuration as it came.
     pub(crate) configuration: String,
     /// Where its layers are, top first.
@@ -45,6 +47,7 @@ impl Store {
         Ok(Details {
             image,
             manifest: record.manifest,
+            manifest_text: record.manifest_text,
             configuration: record.configuration,
             directories: directories.iter().map(|path| path.display().to_string()).collect(),
         })

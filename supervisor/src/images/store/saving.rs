@@ -83,19 +83,36 @@ impl Store {
             Format::OciDirectory => Target::Directory(out, Vec::new()),
         };
         let written = match format {
-            Format::DockerArchive => docker::save(self, &images, &mut target),
+            Format::DockerArchive => docker::save(self, &images, &mut target).map(|()| Vec::new()),
             Format::OciArchive | Format::OciDirectory => {
                 oci::save(self, &images, &mut target, compression, cancel)
             }
         };
         let finished = match written {
-            Ok(()) if !cancel.is_cancelled() => target.finish(),
+            Ok(manifests) if !cancel.is_cancelled() => target.finish().map(|()| manifests),
             result => {
                 target.abandon();
                 result
             }
         };
-        if cancel.is_cancelled() { Err(ImageError::Cancelled) } else { finished }
+        let manifests = if cancel.is_cancelled() { Err(ImageError::Cancelled) } else { finished }?;
+        // So it will be pushed.
+        if (format, compression) == (Format::OciArchive, Compression::Gzip) {
+            manifests.into_iter().for_each(|(id, text)| self.keep_manifest(&id, text));
+        }
+        Ok(())
+    }
+
+    /// Keeps how an image has gone out, so that nothing has to be compressed again for whoever has it.
+    fn keep_manifest(&self, id: &Digest, text: String) {
+        let _change = self.change();
+        let is_new = |record: &Record| record.manifest_text.is_none();
+        if !self.state().records.get(id).is_some_and(is_new) {
+            return;
+        }
+        if let Err(error) = self.change_record(id, |record| record.manifest_text = Some(text)) {
+            tracing::warn!(image = %id, %error, "a manifest is not kept, continuing");
+        }
     }
 
     /// What the references mean, docker's way: a name with a tag is that name; a name without one is all tags of the

@@ -46,7 +46,7 @@ struct Blob {
     file: Option<File>,
 }
 
-/// Writes the layout.
+/// Writes the layout; gives the manifest of each image.
 ///
 /// # Errors
 /// As [`Store::save`].
@@ -56,7 +56,7 @@ pub(super) fn save(
     target: &mut Target<'_>,
     compression: Compression,
     cancel: &Cancel,
-) -> Result<(), ImageError> {
+) -> Result<Vec<(Digest, String)>, ImageError> {
     let mut layers: BTreeMap<Digest, Layer> = BTreeMap::new();
     for outgoing in images {
         let all = store.outgoing_layers(&outgoing.image)?;
@@ -75,9 +75,11 @@ pub(super) fn save(
         described
             .insert(layer.diff_id.clone(), descriptor(layer_type(compression), &blob.digest, blob.size)?);
     }
-    let mut manifests = Vec::new();
+    let (mut manifests, mut texts) = (Vec::new(), Vec::new());
     for outgoing in images {
-        manifests.extend(write_image(target, outgoing, &described)?);
+        let (described, text) = write_image(target, outgoing, &described)?;
+        manifests.extend(described);
+        texts.push((outgoing.image.id.clone(), text));
     }
     let index = ImageIndexBuilder::default()
         .schema_version(SCHEMA_VERSION)
@@ -85,15 +87,16 @@ pub(super) fn save(
         .manifests(manifests)
         .build()
         .map_err(odd)?;
-    put(target, INDEX, &json(&index)?)
+    put(target, INDEX, &json(&index)?)?;
+    Ok(texts)
 }
 
-/// Configuration and manifest; gives one descriptor for each name.
+/// Configuration and manifest; gives one descriptor for each name, and the manifest.
 fn write_image(
     target: &mut Target<'_>,
     outgoing: &Outgoing,
     layers: &HashMap<Digest, Descriptor>,
-) -> Result<Vec<Descriptor>, ImageError> {
+) -> Result<(Vec<Descriptor>, String), ImageError> {
     let text = outgoing.record.configuration.as_bytes();
     put(target, &path(&outgoing.image.id), text)?;
     let config = descriptor(MediaType::ImageConfig, &outgoing.image.id, text.len() as u64)?;
@@ -110,8 +113,9 @@ fn write_image(
     let digest = digest_of(&text);
     put(target, &path(&digest), &text)?;
     let plain = descriptor(MediaType::ImageManifest, &digest, text.len() as u64)?;
+    let text = String::from_utf8(text).map_err(|error| failed(io::Error::other(error)))?;
     if outgoing.names.is_empty() {
-        return Ok(vec![plain]);
+        return Ok((vec![plain], text));
     }
     let named = outgoing.names.iter().map(|name| {
         let whole = reference::with_host(name);
@@ -121,7 +125,7 @@ fn write_image(
         named.set_annotations(Some(annotations));
         named
     });
-    Ok(named.collect())
+    Ok((named.collect(), text))
 }
 
 fn write_blob(store: &Store, target: &mut Target<'_>, layer: &Layer, blob: &Blob) -> Result<(), ImageError> {
