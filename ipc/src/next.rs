@@ -33,6 +33,7 @@ pub(crate) fn surround(kind: Kind, frame: Vec<u8>) -> Vec<u8> {
         | Kind::Journal
         | Kind::Progress
         | Kind::ToRegistry
-        | Kind::FromRegistry => frame,
+        | Kind::FromRegistry
+        | Kind::StopRecord => frame,
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -16,6 +16,9 @@ use rustix::{
 };
 
 use super::{holds_within, processes, sandbox::Sandbox, wait_until};
+
+/// Written by us behind all that a client has written.
+const LAST: &str = "\u{1b}_all was read\u{1b}\\";
 
 /// A client that runs on a terminal of its own, as session leader.
 #[derive(Debug)]
@@ -36,10 +39,7 @@ impl Terminal {
         rustix::pty::grantpt(&master).expect("it is our pty");
         rustix::pty::unlockpt(&master).expect("it is our pty");
         termios::tcsetwinsize(&master, size(rows, columns)).expect("it is a terminal");
-        let open = || {
-            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-            rustix::pty::ioctl_tiocgptpeer(&master, flags).expect("the pty has a peer")
-        };
+        let open = || open_line(&master);
         let line = open();
         let before = settings(&line);
         let mut call = Command::new("setsid");
@@ -76,6 +76,10 @@ impl Terminal {
 
     /// What was printed so far.
     pub(crate) fn screen(&self) -> String {
+        self.read().replace(LAST, "")
+    }
+
+    fn read(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
@@ -102,11 +106,15 @@ impl Terminal {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for the end of the client and gives its code (`None`: killed by a signal).
+    /// Waits for the end of the client, and until all that it wrote is on the screen; gives its code (`None`: killed by a
+    /// signal).
     #[track_caller]
     pub(crate) fn wait(&mut self) -> Option<i32> {
         let ended = holds_within(super::PATIENCE, || !self.is_running());
         assert!(ended, "the client on the terminal did not end; it shows:\n{:?}", self.screen());
+        // With its session leader the line was hung up for who had it open.
+        rustix::io::write(open_line(&self.keyboard), LAST.as_bytes()).expect("the terminal is open");
+        wait_until("all is on the screen", || self.read().contains(LAST));
         self.child.wait().expect("it has ended").code()
     }
 
@@ -128,6 +136,11 @@ impl Drop for Terminal {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn open_line(master: impl AsFd) -> OwnedFd {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    rustix::pty::ioctl_tiocgptpeer(master, flags).expect("the pty has a peer")
 }
 
 fn size(rows: u16, columns: u16) -> Winsize {
