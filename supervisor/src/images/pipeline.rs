@@ -55,13 +55,15 @@ pub(super) fn run<T>(
             let _ = used.send(Vec::new());
         }
         let mut tape = Tape::new(to_unpack, used);
-        thread::Builder::new()
+        let reader = thread::Builder::new()
             .name("import-read".to_owned())
             .spawn_scoped(scope, move || {
-                if let Err(error) = read_all(archive, (cancel, stop), (limits, window), &free, &read) {
+                let result = read_all(archive, (cancel, stop), (limits, window), &free, &read);
+                result.unwrap_or_else(|error| {
                     // Nobody listens any more: then there is an earlier error.
                     let _ = read.send(Err(error));
-                }
+                    Check::Done
+                })
             })
             .map_err(thread_failed)?;
         let hasher = thread::Builder::new()
@@ -70,17 +72,27 @@ pub(super) fn run<T>(
             .map_err(thread_failed)?;
         let result = consume(&mut tape).and_then(|value| tape.drain().map(|()| value));
         drop((tape, stop_at_end));
-        let digest = hasher.join();
-        match (result, digest) {
+        let (check, digest) = (reader.join(), hasher.join());
+        match (result, check, digest) {
             // What happened after the switch was thrown is its consequence.
-            (Err(_), _) if cancel.is_cancelled() => Err(ImageError::Cancelled),
-            (Ok(value), Ok(digest)) => Ok((value, digest)),
-            (Err(error), _) => Err(error),
-            (Ok(_), Err(_)) => {
-                Err(ImageError::system("hash", "the archive", std::io::Error::other("its thread panicked")))
+            (Err(_), _, _) if cancel.is_cancelled() => Err(ImageError::Cancelled),
+            (Ok(value), Ok(Check::Done), Ok(digest)) => Ok((value, digest)),
+            (Ok(value), Ok(Check::Left), Ok(digest)) => archive.verify(&digest).map(|()| (value, digest)),
+            (Err(error), _, _) => Err(error),
+            (Ok(_), _, _) => {
+                Err(ImageError::system("hash", "the archive", std::io::Error::other("a thread panicked")))
             }
         }
     })
+}
+
+/// What the reader leaves to be compared with the digest that was announced.
+#[derive(Debug, Clone, Copy)]
+enum Check {
+    /// Nothing: the compressed bytes were compared.
+    Done,
+    /// The digest of the uncompressed bytes, which are the archive itself: hashing them twice would be for nothing.
+    Left,
 }
 
 /// Throws the switch however the caller's thread leaves the scope: the scope waits for the reader.
@@ -99,7 +111,7 @@ fn read_all(
     (limits, window): (&Limits, Window),
     free: &Receiver<Vec<u8>>,
     read: &SyncSender<Chunk>,
-) -> Result<(), ImageError> {
+) -> Result<Check, ImageError> {
     let mut bytes = archive.open(cancel, stop, window)?;
     let mut total = 0_u64;
     while let Ok(mut buffer) = free.recv() {
@@ -115,7 +127,7 @@ fn read_all(
             break;
         }
     }
-    Ok(())
+    Ok(if bytes.is_plain() { Check::Left } else { Check::Done })
 }
 
 /// Refuses endless archives and decompression bombs.

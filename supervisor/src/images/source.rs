@@ -153,6 +153,14 @@ impl Archive {
         }))
     }
 
+    /// Whether this is the digest that was announced, if one was.
+    ///
+    /// # Errors
+    /// If it is another one.
+    pub(super) fn verify(&self, found: &Digest) -> Result<(), ImageError> {
+        self.expected.as_ref().map_or(Ok(()), |expected| same(expected, found.clone()))
+    }
+
     /// The uncompressed bytes, from the beginning (of a file each time anew, of a pipe once). Either switch ends it.
     ///
     /// # Errors
@@ -165,14 +173,13 @@ impl Archive {
     ) -> Result<Uncompressed<'a>, ImageError> {
         self.meter.begin();
         let taken = Arc::new(AtomicU64::new(0));
-        let hasher = self.expected.is_some().then(|| Arc::new(Mutex::new(Sha256::new())));
         let mut raw = Raw {
             archive: self,
             position: self.begin,
             cancel,
             stop,
             taken: Arc::clone(&taken),
-            hasher: hasher.clone(),
+            hasher: None,
         };
         let mut head = Vec::with_capacity(MARK);
         let failed = |source| match cancel.is_cancelled() {
@@ -181,6 +188,10 @@ impl Archive {
         };
         (&mut raw).take(MARK as u64).read_to_end(&mut head).map_err(failed)?;
         let format = Format::of(&head)?;
+        // A plain archive is hashed by its reader anyway.
+        let expected = self.expected.clone().filter(|_| format != Format::Plain);
+        raw.hasher = expected.is_some().then(|| Arc::new(Mutex::new(Sha256::new_with_prefix(&head))));
+        let hasher = raw.hasher.clone();
         let bytes = Cursor::new(head).chain(BufReader::with_capacity(READ_AHEAD, raw));
         let decoder = match format {
             Format::Plain => Decoder::Plain(bytes),
@@ -191,7 +202,14 @@ impl Archive {
                     .map_err(|source| ArchiveFault::Compression { format: "zstd", source })?,
             ),
         };
-        Ok(Uncompressed { format, decoder, taken, hasher, expected: self.expected.clone() })
+        Ok(Uncompressed { format, decoder, taken, hasher, expected })
+    }
+}
+
+fn same(expected: &Digest, found: Digest) -> Result<(), ImageError> {
+    match found == *expected {
+        true => Ok(()),
+        false => Err(ArchiveFault::Digest { expected: expected.clone(), found }.into()),
     }
 }
 
@@ -304,6 +322,11 @@ impl Uncompressed<'_> {
         }
     }
 
+    /// Whether the uncompressed bytes are those that the digest of the archive is about.
+    pub(super) fn is_plain(&self) -> bool {
+        self.format == Format::Plain
+    }
+
     /// After the last byte: whether the compressed bytes were those that were announced.
     ///
     /// # Errors
@@ -311,11 +334,7 @@ impl Uncompressed<'_> {
     pub(super) fn verify(&self) -> Result<(), ImageError> {
         let (Some(expected), Some(hasher)) = (&self.expected, &self.hasher) else { return Ok(()) };
         let hasher = hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let found = Digest::from_sha256(hasher.finalize().into());
-        match found == *expected {
-            true => Ok(()),
-            false => Err(ArchiveFault::Digest { expected: expected.clone(), found }.into()),
-        }
+        same(expected, Digest::from_sha256(hasher.finalize().into()))
     }
 
     /// Fills the buffer; less comes at the end only.

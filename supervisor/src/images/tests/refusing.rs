@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{
-    laboratory::{archive, file},
+    laboratory::{archive, file, gzip, zstd},
     small::{INDEX, MANIFEST, Small, in_directory, index, layout, load, put, refused, replace, tarred},
     storing::Bench,
 };
@@ -44,6 +44,30 @@ fn what_does_not_match_its_digest_is_refused() {
     foreign.layers[1] = archive(&[file("file-two", "2")]);
     refused(&foreign.oci(), "digest is");
     refused(&foreign.docker(), "digest is");
+}
+
+/// The configuration is right about the content, so only the blob's own digest tells. A plain layer is hashed once for both.
+#[test]
+fn a_layer_whose_name_alone_lies_is_refused_however_it_is_compressed() {
+    let small = Small::new(&["one"]);
+    for pack in [|bytes: &[u8]| bytes.to_vec(), gzip, zstd] {
+        let bytes = pack(&small.layers[0]);
+        for digest in [digest_of(&bytes), digest_of(b"another layer")] {
+            let mut files = layout();
+            let mut manifest = small.manifest(&mut files);
+            let layer = &mut manifest["layers"][0];
+            (layer["digest"], layer["size"]) = (json!(digest), json!(bytes.len()));
+            let name = format!("blobs/sha256/{}", digest.hex());
+            files.retain(|(known, _)| *known != name);
+            files.push((name, bytes.clone()));
+            let manifest = put(&mut files, MANIFEST, manifest.to_string().as_bytes());
+            files.push(index(&[manifest]));
+            match digest == digest_of(&bytes) {
+                true => assert_eq!(load(&Bench::new(), &tarred(&files)).unwrap()[0].0, small.id()),
+                false => refused(&files, "digest is"),
+            }
+        }
+    }
 }
 
 #[test]
