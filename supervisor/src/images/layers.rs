@@ -230,7 +230,7 @@ impl Layers {
     /// away: they are the same.
     ///
     /// # Errors
-    /// If it cannot be renamed, or the rename cannot be synced.
+    /// If it cannot be renamed, and is thrown away, or the rename cannot be synced.
     pub(super) fn finish(&self, layer: NewLayer, chain: &Digest) -> Result<(), ImageError> {
         let fault = |errno: Errno| ImageError::system("store", chain.as_str(), errno);
         let flags = RenameFlags::NOREPLACE;
