@@ -49,7 +49,13 @@ pub(crate) fn push(instance: &Instance, args: &PushArgs) -> Result<u8, CliError>
         program.send(&ToRegistry::Bring { order: order.clone(), manifest }, &[])?;
         match program.receive(&mut screen)? {
             FromRegistry::Lacking => {}
-            answer => return report(args, &name, answer),
+            answer @ FromRegistry::Pushed { .. } => return report(args, &name, answer),
+            FromRegistry::Layers(_)
+            | FromRegistry::Progress(_)
+            | FromRegistry::Pulled(_)
+            | FromRegistry::Done(_)
+            | FromRegistry::Failed(_)
+            | FromRegistry::Unknown => return Err(CliError::WrongAnswer),
         }
     }
     let spool = spool::make(instance)?;
