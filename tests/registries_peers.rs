@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
     crate::cases![
         skopeo_brings_and_mysup_gets,
         mysup_brings_and_others_get,
+        docker_and_podman_bring_and_mysup_gets,
         what_was_pulled_goes_back_as_it_came,
     ]
 }
@@ -86,6 +87,26 @@ fn mysup_brings_and_others_get(sandbox: &Sandbox) {
     docker.call(&["pull", "-q", &name]);
     let id = docker.call(&["image", "inspect", "-f", "{{.Id}} {{index .RepoDigests 0}}", &name]);
     assert_eq!(id, format!("{} {}/by-mysup@{digest}", specimen.id(), registry.host));
+}
+
+fn docker_and_podman_bring_and_mysup_gets(sandbox: &Sandbox) {
+    let registry = Registry::start(sandbox, Door::Open);
+    let specimen = Specimen::new("theirs");
+    let archive = text(&sandbox.place("theirs.tar"));
+    let name = |tag: &str| format!("{}/theirs:{tag}", registry.host);
+    fs::write(&archive, bundle::archive(&specimen.docker_files(&[&name("docker")]))).expect("ours");
+    let docker = Docker::start(sandbox);
+    docker.call(&["load", "-i", &archive]);
+    docker.call(&["push", "-q", &name("docker")]);
+    let podman = Podman::new(sandbox);
+    podman.call(&["load", "-i", &archive]);
+    podman.call(&["push", "-q", "--tls-verify=false", &name("docker"), &name("podman")]);
+    for tag in ["docker", "podman"] {
+        sandbox.ok(&["pull", "-q", &name(tag)]);
+        assert_eq!(sandbox.ok(&["images", "-q", "--no-trunc"]), specimen.id(), "{tag}");
+        assert!(sandbox.ok(&["image", "verify", &name(tag)]).ends_with("whole"), "{tag}");
+        sandbox.ok(&["rmi", &name(tag)]);
+    }
 }
 
 /// Nobody compresses like another: what a registry has is brought to it as it came, whoever made it, and nothing travels.
