@@ -271,7 +271,8 @@ impl<'a> Round<'a> {
     pub(crate) fn hear(&mut self, all: bool) {
         let mut left = Vec::new();
         for mut pending in std::mem::take(&mut self.pending) {
-            if !all && pending.client.is_running() {
+            // What a killed one has started may wait for a supervisor that is stopped, and that only we wake.
+            if !all && !pending.client.is_over() {
                 left.push(pending);
                 continue;
             }

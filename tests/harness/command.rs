@@ -278,6 +278,11 @@ impl Client {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Whether it has ended, and all that it has started and that writes where it wrote.
+    pub(crate) fn is_over(&mut self) -> bool {
+        !self.is_running() && self.stdout.reader.is_finished() && self.stderr.reader.is_finished()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         processes::signal(self.pid(), signal);
@@ -326,9 +331,7 @@ impl Client {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(5));
         }
-        let closed = holds_within(Duration::from_secs(10), || {
-            self.stdout.reader.is_finished() && self.stderr.reader.is_finished()
-        });
+        let closed = holds_within(Duration::from_secs(10), || self.is_over());
         self.done = true;
         let output = self.output_so_far();
         assert!(closed, "ended, but something it started holds its stdout or stderr open\n{output}");

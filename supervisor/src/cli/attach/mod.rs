@@ -483,9 +483,7 @@ impl Attachment<'_> {
         while !self.outbox.is_empty() {
             let (front, _) = self.outbox.as_slices();
             match fds::send(shim.socket().as_fd(), front, &[]) {
-                Ok(count) => {
-                    self.outbox.drain(..count);
-                }
+                Ok(count) => drop(self.outbox.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // It takes nothing any more; what it still has to say is read, and then its end.
