@@ -9,7 +9,7 @@ use crate::harness::{Case, Sandbox, plant::Bind, processes, tree::plant_data, wa
 pub(crate) fn cases() -> Vec<Case> {
     crate::cases![
         run_that_was_never_answered_is_not_attached_to_a_stranger,
-        run_that_was_never_answered_is_refused_and_has_no_status,
+        run_that_was_never_read_is_made_by_the_next_supervisor,
         recorded_end_is_shown_after_a_dead_shim_and_a_restart_in_a_long_teardown,
     ]
 }
@@ -45,11 +45,11 @@ fn run_that_was_never_answered_is_not_attached_to_a_stranger(sandbox: &Sandbox) 
     });
 }
 
-fn run_that_was_never_answered_is_refused_and_has_no_status(sandbox: &Sandbox) {
+fn run_that_was_never_read_is_made_by_the_next_supervisor(sandbox: &Sandbox) {
     sandbox.image();
     let output = unanswered(sandbox, "fresh");
-    assert_eq!(sandbox.status("fresh"), "absent");
-    assert_eq!(output.code, 125, "what never was has no exit status, not even an unknown one\n{output}");
+    assert_eq!(output.code, 7, "nobody has done anything of it, so it is asked for again\n{output}");
+    assert_eq!(sandbox.ok(&["wait", "fresh"]), "7");
 }
 
 fn recorded_end_is_shown_after_a_dead_shim_and_a_restart_in_a_long_teardown(sandbox: &Sandbox) {

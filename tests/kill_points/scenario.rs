@@ -1,6 +1,8 @@
 //! What is going on when somebody stops at a point: a preparation, which nobody disturbs, and then commands or deaths.
 
-use std::{collections::VecDeque, fmt, fs};
+use std::{collections::VecDeque, fmt, fs, path::Path};
+
+use mysup_ipc::{codec::Message, frame::Decoder, layout, teardown::JournalEntry};
 
 use super::victims::{self, id_on_disk};
 use crate::{
@@ -203,6 +205,23 @@ fn reboot(sandbox: &Sandbox) {
     };
     wait_until("the cgroups of the boot before are gone", gone);
     fs::write(sandbox.run_root().join("boot-id"), "the boot before\n").expect("the sandbox is ours");
+    age_journal(&sandbox.run_root().join(layout::CONTAINERS).join(&id).join(layout::JOURNAL));
+}
+
+/// Makes it one of another boot.
+#[track_caller]
+fn age_journal(path: &Path) {
+    let mut decoder = Decoder::new();
+    decoder.push(&fs::read(path).expect("a container ran"));
+    let mut aged = Vec::new();
+    while let Some(frame) = decoder.next_frame().expect("a shim wrote it") {
+        let mut entry = JournalEntry::from_frame(&frame).expect("a shim wrote it");
+        if let JournalEntry::Begin { boot_id, .. } = &mut entry {
+            "the boot before".clone_into(boot_id);
+        }
+        aged.extend(entry.to_frame().expect("it was one before"));
+    }
+    fs::write(path, aged).expect("the sandbox is ours");
 }
 
 fn call(sandbox: &Sandbox, words: &[String]) -> Client {

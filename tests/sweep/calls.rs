@@ -104,6 +104,9 @@ const ERRORS: &[(&[&str], &[Errno])] = &[
     (&["accept4"], &[Errno::EINTR, Errno::EMFILE, Errno::ENOMEM, Errno::EPERM]),
 ];
 
+/// What a new thread of this process may meet: clone(2). All the others are about namespaces, cgroups and descriptors.
+pub(super) const OF_A_THREAD: &[Errno] = &[Errno::EAGAIN, Errno::ENOMEM];
+
 /// What the first argument of a call is open on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Object<'a> {
@@ -141,10 +144,12 @@ pub(super) fn before_main(calls: &[u64]) -> usize {
     /// Longer than any of these, shorter than the life of a victim.
     const HORIZON: usize = 80;
     let first = &calls[..calls.len().min(HORIZON)];
-    // The last thing that the runtime does is to install handlers for stack overflows, on a stack of their own.
-    let stack = first.iter().rposition(|number| name(*number) == "sigaltstack");
-    stack.map_or(0, |at| {
-        let handlers = first[at..].iter().take(6).rposition(|number| name(*number) == "rt_sigaction");
+    // The runtime installs handlers for stack overflows, on a stack of their own; but not in the supervisor, which sets the
+    // signals for these itself (`sys::end_on_faults`). The runtime looks at the standard descriptors before.
+    let stack = first.iter().rposition(|number| name(*number) == "sigaltstack").map(|at| (at, 6));
+    let looks = || first.iter().position(|number| name(*number) == "poll").map(|at| (at, 12));
+    stack.or_else(looks).map_or(0, |(at, calls)| {
+        let handlers = first[at..].iter().take(calls).rposition(|number| name(*number) == "rt_sigaction");
         at + handlers.map_or(0, |handlers| handlers + 1)
     })
 }

@@ -323,6 +323,7 @@ impl Work {
         let object = object.to_string_lossy().into_owned();
         let on = calls::Object { name: &object, waits: waits(thread, registers.rdi) };
         calls::reason_against(registers.orig_rax, Some(on), error).is_some()
+            || (starts_thread(thread, registers) && !calls::OF_A_THREAD.contains(&error))
     }
 
     fn act_at(&mut self, thread: Pid, registers: user_regs_struct) -> io::Result<()> {
@@ -345,6 +346,15 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// Whether it is a clone3(2) with CLONE_THREAD: the flags are the first word of its argument.
+fn starts_thread(thread: Pid, registers: &user_regs_struct) -> bool {
+    let mut flags = [0; 8];
+    calls::name(registers.orig_rax) == "clone3"
+        && fs::File::open(format!("/proc/{thread}/mem"))
+            .and_then(|memory| memory.read_exact_at(&mut flags, registers.rdi))
+            .is_ok_and(|()| u64::from_ne_bytes(flags) & u64::from(libc::CLONE_THREAD.cast_unsigned()) != 0)
 }
 
 /// Only what this thread traces: the other children of this program belong to the harness.
