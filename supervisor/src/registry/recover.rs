@@ -164,6 +164,10 @@ fn look(config: &Config, id: ContainerId, boot: Boot) -> Option<Found> {
         return None;
     }
     let record = record::read(&places.state, &id);
+    // Its shim may be at the end of what it does for one with `--rm`, and has been faster than this look.
+    if record.is_err() && !exists(&places.state) {
+        return if exists(&places.run) { orphan(config, id) } else { None };
+    }
     if let Err(reason) = &record {
         tracing::warn!(container = %id, %reason, "its record is damaged, continuing");
     }
@@ -320,4 +324,24 @@ fn orphan(config: &Config, id: ContainerId) -> Option<Found> {
         entry: Some(Entry::Reconnect),
         doomed: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_goes_while_it_is_looked_at_is_none() {
+        let place = std::env::temp_dir().join(format!("mysup-recover-{}", std::process::id()));
+        let config = Config { root: place.join("s"), run_root: place.join("r"), ..Config::default() };
+        let id: ContainerId = "7".repeat(64).parse().expect("an id");
+        // Its directory was listed, and is gone.
+        assert!(look(&config, id.clone(), Boot::Same).is_none());
+        // One that is there without its record is not.
+        fs::create_dir_all(config.places(&id).state.join("log")).expect("a place for temporary files");
+        assert!(look(&config, id.clone(), Boot::Same).is_some_and(|found| found.record.is_err()));
+        for directory in config.places(&id).state.join("log").ancestors().take(5) {
+            let _ = fs::remove_dir(directory);
+        }
+    }
 }
